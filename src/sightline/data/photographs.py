@@ -1,0 +1,302 @@
+"""Photographs as phones, cameras and browsers make them, opened as plain RGB images; broken ones named in one line."""
+
+import glob
+import io
+import os
+import re
+import struct
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# Pillow itself refuses at twice its own 89.5 megapixel warning level, which is this number
+MOST_PIXELS = 178_956_970
+
+SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .apng .webp .avif .avifs .gif .bmp .dib .tif .tiff "
+    ".ppm .pgm .pbm .pnm .jp2 .j2k .tga .mpo .heic .heif".split()
+)
+
+_TURN = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ORIENTATION = 0x0112
+
+
+class PhotographError(ValueError):
+    """Says in one line which picture could not be opened and why."""
+
+
+def open_photograph(source: Any) -> Image.Image:
+    """Open anything that holds one picture as an upright RGB image with eight bits a channel.
+
+    ``source`` is a path (``str`` or ``Path``), ``bytes`` of an image file, a PIL image, a numpy array (height, width),
+    (height, width, 1 | 3 | 4) or channels first, or a torch tensor (channels first, a leading batch of one allowed).
+    EXIF rotation is applied; transparency is laid on white; palettes, CMYK, grey and 16 bits are converted over
+    their full range; of an animation the first frame is taken.  Arrays of floats must lie in 0..1 (or 0..255).
+
+    Raises ``PhotographError`` (a ``ValueError``) in one line for anything that is not one picture: missing, a folder,
+    empty, truncated, another kind of file, zero-size, or above 178,956,970 pixels.
+    """
+    if isinstance(source, Image.Image):
+        return _upright_rgb(source, "the given image")
+    if isinstance(source, bytes | bytearray | memoryview):
+        return _decode(bytes(source), "the given bytes")
+    if isinstance(source, str | os.PathLike):
+        name = os.fspath(source)
+        return _decode(_read(name), _shown(name))
+    if isinstance(source, np.ndarray):
+        return _from_array(source, channels_first=False)
+    if type(source).__module__.split(".")[0] == "torch" or hasattr(source, "detach"):
+        array = source.detach().cpu()
+        array = array.float().numpy() if array.is_floating_point() else array.numpy()
+        return _from_array(array, channels_first=True)
+    raise PhotographError(
+        f"a picture was expected (path, PIL image, numpy array or torch tensor), got {type(source).__name__}"
+    )
+
+
+def find_photographs(paths: "Iterable[str | os.PathLike[str]] | str | os.PathLike[str]") -> list[Path]:
+    """List the image files that ``paths`` name, each once, in the order given.
+
+    A file is taken as it is; a folder is searched through all its subfolders, sorted, for the usual image suffixes;
+    a pattern (``*``, ``?``, ``[…]``, ``**``) is expanded the same way.  Hidden files and folders are skipped unless
+    named in full.  Raises ``PhotographError`` when any of them gives nothing.
+    """
+    if isinstance(paths, str | os.PathLike):
+        paths = [paths]
+    found: dict[Path, None] = {}
+    for given in paths:
+        for path in _expand(os.fspath(given)):
+            found.setdefault(path, None)
+    return list(found)
+
+
+def sample_photographs() -> list[Path]:
+    """The public-domain photographs that come with the package (``samples/SOURCES.md`` names their makers)."""
+    return sorted((Path(__file__).resolve().parents[1] / "samples").glob("*.jpg"))
+
+
+def _shown(name: Any) -> str:
+    """A file name fit for one line of a terminal."""
+    text = name.decode(errors="replace") if isinstance(name, bytes) else str(name)
+    return "".join(c if c.isprintable() else "?" for c in text) or "''"
+
+
+def _expand(name: str) -> list[Path]:
+    shown = _shown(name)
+    if re.match(r"^[a-z][a-z0-9+.-]+://", name, re.IGNORECASE):
+        raise PhotographError(f"{shown}: addresses are not fetched; save the picture and give its file")
+    path = Path(name).expanduser()
+    try:
+        is_folder, exists = path.is_dir(), path.exists()
+    except (OSError, ValueError) as error:
+        raise PhotographError(f"{shown}: {_reason(error)}") from error
+    if is_folder:
+        inside = _inside(path)
+        if not inside:
+            raise PhotographError(f"{shown}: no photographs in this folder (looked for {_kinds()} and more)")
+        return inside
+    if exists:
+        return [path]
+    if not glob.has_magic(name):
+        raise PhotographError(f"{shown}: no such file")
+    matches: list[Path] = []
+    for match in sorted(glob.glob(str(path), recursive=True)):
+        hit = Path(match)
+        if hit.is_dir():
+            matches += _inside(hit)
+        elif hit.suffix.lower() in SUFFIXES:
+            matches.append(hit)
+    if not matches:
+        raise PhotographError(f"{shown}: no photograph matches this pattern")
+    return matches
+
+
+def _kinds() -> str:
+    return ".jpg, .png, .webp"
+
+
+def _inside(folder: Path) -> list[Path]:
+    found = []
+    for where, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [
+            Path(where, name)
+            for name in files
+            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+        ]
+    return sorted(found)
+
+
+def _reason(error: BaseException) -> str:
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
+
+
+def _read(name: str) -> bytes:
+    shown = _shown(name)
+    path = Path(os.fsdecode(name)).expanduser()
+    try:
+        if path.is_dir():
+            raise PhotographError(f"{shown}: is a folder, not a picture")
+        if not path.exists():
+            raise PhotographError(f"{shown}: no such file")
+        if not path.is_file():
+            raise PhotographError(f"{shown}: is not a regular file")
+        data = path.read_bytes()
+    except PhotographError:
+        raise
+    except (OSError, ValueError) as error:
+        raise PhotographError(f"{shown}: cannot be read ({_reason(error)})") from error
+    if not data:
+        raise PhotographError(f"{shown}: the file is empty")
+    return data
+
+
+def _decode(data: bytes, shown: str) -> Image.Image:
+    if not data:
+        raise PhotographError(f"{shown}: nothing in it")
+    with warnings.catch_warnings():
+        # Pillow warns of odd metadata and of large pictures; neither hinders what is asked here
+        warnings.simplefilter("ignore")
+        try:
+            image = Image.open(io.BytesIO(data))
+            _check_size(image.size, shown)
+            image.load()
+        except PhotographError:
+            raise
+        except Image.DecompressionBombError as error:
+            raise PhotographError(f"{shown}: {_bomb(str(error))}") from error
+        except UnidentifiedImageError as error:
+            raise PhotographError(f"{shown}: {_what_it_is(data)}") from error
+        except Exception as error:  # a decoder fed with broken bytes raises nearly every type there is
+            raise PhotographError(f"{shown}: {_how_broken(error)}") from error
+        return _upright_rgb(image, shown)
+
+
+def _check_size(size: tuple[int, int], shown: str) -> None:
+    width, height = size
+    if width < 1 or height < 1:
+        raise PhotographError(f"{shown}: has no pixels ({width} x {height})")
+    if width * height > MOST_PIXELS:
+        raise PhotographError(f"{shown}: {_bomb(f'{width} x {height}')}")
+
+
+def _bomb(size: str) -> str:
+    count = re.search(r"\((\d+) pixels\)", size)
+    size = f"{int(count[1]):,} pixels" if count else f"{size} pixels"
+    return f"too large to open safely: {size}, the limit is {MOST_PIXELS:,}"
+
+
+def _what_it_is(data: bytes) -> str:
+    head = data[:512].lstrip().lower()
+    if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"hevc"):
+        return "a HEIC photograph, which Pillow cannot read; export it as JPEG"
+    if data[4:8] == b"ftyp":
+        return "a video or an image kind that this Pillow cannot read"
+    if head.startswith(b"%pdf"):
+        return "a PDF, not a picture"
+    if b"<svg" in head:
+        return "an SVG drawing, not a picture of pixels; export it as PNG"
+    if head.startswith((b"<!doctype", b"<html")):
+        return "a web page, not a picture (saved the page instead of the image?)"
+    if data.startswith((b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")):
+        return "begins like a picture but is broken"
+    return "not a picture, or of a kind that Pillow cannot read"
+
+
+def _how_broken(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if "truncated" in text.lower() or isinstance(error, EOFError):
+        return "the file is truncated (the rest of the picture is missing)"
+    return f"the picture is broken ({text or type(error).__name__})"
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, AttributeError, struct.error):
+        return 1  # unreadable metadata says nothing about the way up; the picture itself is fine
+    return value if isinstance(value, int) else 1
+
+
+def _upright_rgb(image: Image.Image, shown: str) -> Image.Image:
+    _check_size(image.size, shown)
+    try:
+        turn = _TURN.get(_orientation(image))
+        rgb = _to_rgb(image, shown)
+        return rgb.transpose(turn) if turn is not None else rgb
+    except PhotographError:
+        raise
+    except Exception as error:  # lazily loaded images given by a caller fail here with any type
+        raise PhotographError(f"{shown}: {_how_broken(error)}") from error
+
+
+def _to_rgb(image: Image.Image, shown: str) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(_to_bytes(np.asarray(image), shown)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        clear = image.convert("RGBA")
+        white = Image.new("RGBA", clear.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, clear).convert("RGB")
+    # colour profiles are left alone, as in the pipelines that the models were trained with
+    return image.convert("RGB") if image.mode != "RGB" else image.copy()
+
+
+def _to_bytes(array: np.ndarray, shown: str) -> np.ndarray:
+    """Scale any numbers to 0..255 over the range that their type or their values declare."""
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8) * 255
+    values = array.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise PhotographError(f"{shown}: holds values that are not finite numbers")
+    low, high = float(values.min()), float(values.max())
+    if low < 0:
+        raise PhotographError(
+            f"{shown}: values from {low:.3g} to {high:.3g}; expected 0..1 or 0..255 (undo the normalisation first)"
+        )
+    if array.dtype.itemsize == 2 and array.dtype.kind in "ui":
+        scale = 255 / 65535
+    elif array.dtype.kind == "f" and high <= 1:
+        scale = 255.0
+    elif high <= 255:
+        scale = 1.0
+    else:
+        scale = 255 / max(high, 65535.0)
+    return np.rint(values * scale).clip(0, 255).astype(np.uint8)
+
+
+def _from_array(array: np.ndarray, channels_first: bool) -> Image.Image:
+    shown = "the given tensor" if channels_first else "the given array"
+    shape = tuple(array.shape)
+    if array.ndim == 4 and shape[0] == 1:
+        array = array[0]
+    counts = (1, 3, 4)
+    if array.ndim == 3:
+        first, last = array.shape[0] in counts, array.shape[2] in counts
+        if first and (channels_first or not last):
+            array = np.moveaxis(array, 0, 2)
+        elif not last:
+            raise PhotographError(f"{shown}: shape {shape}; expected 1, 3 or 4 channels, first or last")
+    elif array.ndim != 2:
+        raise PhotographError(f"{shown}: shape {shape}; expected one picture, (height, width) with or without channels")
+    if array.dtype.kind not in "buif":
+        raise PhotographError(f"{shown}: holds {array.dtype}, expected numbers")
+    _check_size((array.shape[1], array.shape[0]), shown)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    return _to_rgb(Image.fromarray(np.ascontiguousarray(_to_bytes(array, shown))), shown)
