@@ -1,0 +1,103 @@
+"""Where a token stands: sinusoidal and learned positions; grids of them resized by each published rule."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def sinusoidal_interleaved(
+    length: int, dim: int, *, base: float = 10000.0
+) -> Float[Tensor, "{length} {dim}"]:
+    """Computes sin(p / base^(2i/dim)) in column 2i, the cosine in column 2i+1 (Vaswani et al. 2017, 3.5)."""
+    if length < 1 or dim < 1:
+        raise ValueError(f"positions need a positive length and dim, given {length=}, {dim=}")
+    rate = torch.exp(torch.arange(0, dim, 2, dtype=torch.float32) * (-math.log(base) / dim))
+    angle = torch.arange(length, dtype=torch.float32)[:, None] * rate
+    return torch.stack([angle.sin(), angle.cos()], dim=2).flatten(1)[:, :dim]
+
+
+def sinusoidal_concatenated(
+    length: int, dim: int, *, base: float = 10000.0
+) -> Float[Tensor, "{length} {dim}"]:
+    """Computes [all sines | all cosines] with wavelengths from 2 pi to 2 pi base: tensor2tensor's rule.
+
+    The exponents are i / (dim // 2 - 1), so the slowest wave is exactly `base`; an odd dim ends in a zero
+    column.
+    """
+    if length < 1 or dim < 2:
+        raise ValueError(f"positions need length >= 1 and dim >= 2, given {length=}, {dim=}")
+    waves = dim // 2
+    rate = torch.exp(torch.arange(waves, dtype=torch.float32) * (-math.log(base) / max(waves - 1, 1)))
+    angle = torch.arange(length, dtype=torch.float32)[:, None] * rate
+    return F.pad(torch.cat([angle.sin(), angle.cos()], dim=1), (0, dim % 2))
+
+
+class LearnedPositions(nn.Module):
+    """Adds a learned vector for each position, (batch, length, dim) -> the same; N(0, 0.02) at first.
+
+    Raises ValueError for more tokens than positions.
+    """
+
+    def __init__(self, *, length: int, dim: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.empty(length, dim).normal_(std=0.02))
+
+    def forward(self, tokens: Float[Tensor, "batch length dim"]) -> Float[Tensor, "batch length dim"]:
+        if tokens.shape[1] > len(self.table):
+            raise ValueError(f"{tokens.shape[1]} tokens, but only {len(self.table)} positions were learned")
+        return tokens + self.table[: tokens.shape[1]]
+
+
+Grid = Float[Tensor, "rows columns dim"]
+
+
+def resize_timm(grid: Grid, rows: int, columns: int) -> Float[Tensor, "{rows} {columns} dim"]:
+    """Resizes positions as timm does: bicubic to the given size, antialiased."""
+    return _interpolate(grid, size=(rows, columns), mode="bicubic", antialias=True)
+
+
+def resize_transformers(grid: Grid, rows: int, columns: int) -> Float[Tensor, "{rows} {columns} dim"]:
+    """Resizes positions as transformers 5 does for ViT, DeiT and DINOv2: bicubic to the given size."""
+    return _interpolate(grid, size=(rows, columns), mode="bicubic")
+
+
+def resize_jax(grid: Grid, rows: int, columns: int) -> Float[Tensor, "{rows} {columns} dim"]:
+    """Resizes positions as google-research/vision_transformer does: scipy's `zoom` of order 1.
+
+    Linear between the corner points, which stay where they are.
+    """
+    return _interpolate(grid, size=(rows, columns), mode="bilinear", align_corners=True)
+
+
+def resize_dino(grid: Grid, rows: int, columns: int) -> Float[Tensor, "{rows} {columns} dim"]:
+    """Resizes positions as DINO and DINOv2 do: bicubic by the scale factor (n + 0.1) / grid.
+
+    The factor itself, not the ratio of sizes, places the samples, so the result differs visibly from a
+    resize to the same size.
+    """
+    factor = ((rows + 0.1) / grid.shape[0], (columns + 0.1) / grid.shape[1])
+    return _interpolate(grid, scale_factor=factor, mode="bicubic")
+
+
+def resize_dinov2_registers(grid: Grid, rows: int, columns: int) -> Float[Tensor, "{rows} {columns} dim"]:
+    """Resizes positions as DINOv2 with registers does (no offset, antialiased), also in transformers."""
+    return _interpolate(grid, size=(rows, columns), mode="bicubic", antialias=True)
+
+
+RESIZE: dict[str, Callable[[Tensor, int, int], Tensor]] = {
+    "timm": resize_timm,
+    "transformers": resize_transformers,
+    "jax": resize_jax,
+    "dino": resize_dino,
+    "dinov2_registers": resize_dinov2_registers,
+}
+
+
+def _interpolate(grid: Tensor, **how: object) -> Tensor:
+    # in float32 whatever the weights are: bicubic resampling in half precision shifts positions
+    channels_first = grid.float().permute(2, 0, 1)[None]
+    return F.interpolate(channels_first, **how)[0].permute(1, 2, 0).to(grid.dtype)  # type: ignore[arg-type]
