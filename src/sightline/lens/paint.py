@@ -1,0 +1,287 @@
+"""How a map becomes colour on a photograph, and how a picture gets its paper, words and colour bar.
+
+Colours are matplotlib's perceptually uniform tables, and nothing touches pyplot.  The photograph is dimmed and
+mostly drained of colour below a heat map, so that a hotter cell is a lighter pixel, on bright and on dark
+photographs alike.  The views made of these parts are in `view`.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from torch import Tensor
+
+SMALL_PRINT = "Attention shows where information was read, not what caused the answer; see the check."
+COLOURS = ("inferno", "magma", "plasma", "viridis", "cividis")
+PAPER, INK, MUTED, LINE = (252, 251, 248), (28, 26, 23), (112, 106, 98), (222, 217, 208)
+LONGEST, SHORTEST = (
+    1024,
+    384,
+)  # the long side of a picture: larger photographs are reduced, smaller ones enlarged
+
+Array = np.ndarray | Tensor | Sequence[Any]
+Photograph = Image.Image | np.ndarray | Tensor
+
+
+@lru_cache(maxsize=8)
+def colour_table(name: str) -> np.ndarray:
+    """The 256 colours of a perceptually uniform table, cold to hot: uint8 of shape (256, 3)."""
+    if name not in COLOURS:
+        raise ValueError(
+            f"no perceptually uniform colours are called {name!r}; choose one of {', '.join(COLOURS)}"
+        )
+    import matplotlib
+
+    return (matplotlib.colormaps[name](np.arange(256) / 255.0)[:, :3] * 255).round().astype(np.uint8)
+
+
+@lru_cache(maxsize=64)
+def font_of(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    import matplotlib
+
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
+
+
+def photograph(image: Photograph) -> Image.Image:
+    """An RGB picture of a PIL image, an (H, W) or (H, W, 3) array, or a (3, H, W) tensor.
+
+    Floats within 0..1 are taken as they are; floats outside (a model's normalised pixels) are stretched from
+    their lowest to their highest value.  Transparency is laid on white.  Raises ValueError for another shape.
+    """
+    if isinstance(image, Image.Image):
+        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+            clear = image.convert("RGBA")
+            return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")
+        return image.convert("RGB")
+    values = image.detach().float().cpu().numpy().transpose(1, 2, 0) if isinstance(image, Tensor) else image
+    if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[2] not in (1, 3)) or values.size == 0:
+        raise ValueError(
+            f"no photograph has the shape {tuple(image.shape)}: give an array (height, width, 3) "
+            "or a tensor (3, height, width)"
+        )
+    if values.dtype != np.uint8:
+        low, high = float(values.min()), float(values.max())
+        if not np.isfinite([low, high]).all():
+            raise ValueError("the photograph holds NaN or infinite values")
+        if low < 0 or high > 1:
+            values = (values - low) / max(high - low, 1e-12)
+        values = (values * 255).round().astype(np.uint8)
+    return Image.fromarray(
+        values.squeeze(-1) if values.ndim == 3 and values.shape[2] == 1 else values
+    ).convert("RGB")
+
+
+def as_map(heat: Array) -> np.ndarray:
+    """The map as a float64 (h, w) array; ValueError where it has another shape, or NaN or infinite cells."""
+    values = np.asarray(heat.detach().float().cpu() if isinstance(heat, Tensor) else heat, dtype=np.float64)
+    if values.ndim != 2 or values.size == 0:
+        raise ValueError(
+            f"a map has the shape (height, width), not {values.shape}; choose one image, layer and head"
+        )
+    if not np.isfinite(values).all():
+        bad = int((~np.isfinite(values)).sum())
+        raise ValueError(
+            f"{bad} of the map's {values.size} cells are NaN or infinite; a fully masked row gives such maps"
+        )
+    return values
+
+
+def top_mass(heat: Array, mass: float = 0.6) -> np.ndarray:
+    """The smallest set of cells that holds `mass` of the map, as DINO draws it: boolean (h, w).
+
+    Cells are dropped from the coldest up while the dropped sum stays within 1 - mass (Caron et al. 2021,
+    section 4.2.1).  A map of zeros keeps nothing.  Raises ValueError for a negative cell or a mass outside 0..1.
+    """
+    values = as_map(heat)
+    if not 0 < mass <= 1:
+        raise ValueError(f"mass is the share of the map to keep, above 0 and at most 1, not {mass}")
+    if values.min() < 0:
+        raise ValueError("a map with negative cells has no shares of mass; clip it at zero first")
+    if values.max() == 0:
+        return np.zeros(values.shape, dtype=bool)
+    order = np.argsort(values, axis=None, kind="stable")
+    dropped = np.cumsum(values.ravel()[order] / values.sum())
+    keep = np.zeros(values.size, dtype=bool)
+    keep[order[dropped > 1 - mass + 1e-12]] = True
+    return keep.reshape(values.shape)
+
+
+def heat_range(heat: Array) -> tuple[float, float]:
+    """The values of the coldest and the hottest colour: from 0 (or the lowest negative cell) to a robust top.
+
+    The top is the highest cell, except that a few cells far above all others (attention sinks) saturate: it is
+    at most 1.5 times the 98 % quantile but never below a quarter of the highest cell.  An even map gets twice
+    the uniform level as its top, so that it does not look hot.
+    """
+    values = as_map(heat)
+    highest = float(values.max())
+    top = max(1.5 * float(np.quantile(values, 0.98)), highest / 4, 2 * float(values.mean()))
+    low = min(0.0, float(values.min()))
+    if low == 0 and highest > 0:
+        return 0.0, top if values.min() == highest else min(highest, top)
+    return low, highest if highest > low else low + 1.0
+
+
+def enlarge(values: np.ndarray, size: tuple[int, int], smooth: bool) -> np.ndarray:
+    """Values at picture resolution, within the map's own extremes (a cubic overshoots)."""
+    kind = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
+    large = Image.fromarray(values.astype(np.float32)).resize(size, kind)
+    return np.clip(np.asarray(large), np.float32(values.min()), np.float32(values.max()))
+
+
+def dimmed(image: Image.Image) -> np.ndarray:
+    """The photograph below a heat map: float32 (H, W, 3) in 0..0.6, little colour, its tones stretched."""
+    pixels = np.asarray(image, dtype=np.float32) / 255
+    grey = pixels @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+    low, high = np.quantile(grey[::4, ::4], (0.01, 0.99))
+    span = max(high - low, 0.4)
+    low = min(low, 1 - span)
+    tones = np.clip((grey - low) / span, 0, 1)
+    return np.clip(0.1 + 0.46 * tones[..., None] ** 0.75 + 0.2 * (pixels - grey[..., None]), 0, 0.6)
+
+
+def lay(
+    base: np.ndarray,
+    heat: np.ndarray,
+    limits: tuple[float, float],
+    *,
+    alpha: float = 0.8,
+    colours: str = "inferno",
+    smooth: bool = True,
+) -> tuple[Image.Image, np.ndarray]:
+    """The colours of a map mixed into a `dimmed` photograph, and the map at the photograph's size."""
+    large = enlarge(heat, (base.shape[1], base.shape[0]), smooth)
+    level = np.clip((large - limits[0]) / max(limits[1] - limits[0], 1e-30), 0, 1).astype(np.float32)
+    paint = (colour_table(colours) / np.float32(255))[(level * 255).round().astype(np.uint8)]
+    weight = (alpha * (0.5 + 0.5 * level))[..., None]
+    return Image.fromarray(((base + (paint - base) * weight) * 255 + 0.5).astype(np.uint8)), large
+
+
+def blend(
+    image: Photograph,
+    heat: Array,
+    *,
+    alpha: float = 0.8,
+    colours: str = "inferno",
+    smooth: bool = True,
+    limits: tuple[float, float] | None = None,
+    mass: float | None = 0.6,
+) -> Image.Image:
+    """The heat on the dimmed photograph, at its size: (1 - a) photograph + a colour, a = alpha (1 + v) / 2.
+
+    v in 0..1 is the cell's place within `limits` (default: `heat_range`).  A thin line surrounds the smallest
+    region that holds `mass` of the map (None: no line).  Raises ValueError as `as_map` does.
+    """
+    picture, values = photograph(image), as_map(heat)
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha is between 0 (photograph only) and 1, not {alpha}")
+    limits = limits or heat_range(values)
+    mixed, large = lay(dimmed(picture), values, limits, alpha=alpha, colours=colours, smooth=smooth)
+    if mass is not None and values.min() >= 0 and values.max() > values.min():
+        edge = values[top_mass(values, mass)].min()
+        outline(mixed, large >= np.float32(edge) * (1 - 1e-6))
+    return mixed
+
+
+def outline(picture: Image.Image, region: np.ndarray, colour: tuple[int, int, int] = (255, 255, 255)) -> None:
+    """Draws the region's border into the picture: a light line within a dark one, readable on anything."""
+    inside = Image.fromarray(region.astype(np.uint8) * 255)
+    width = 1 + 2 * round(max(picture.size) / 640)
+    for reach, ink, strength in ((width + 2, (0, 0, 0), 0.55), (width, colour, 1.0)):
+        grown = np.asarray(inside.filter(ImageFilter.MaxFilter(reach))) > 0
+        border = Image.fromarray(((grown & ~region) * 255).astype(np.uint8)).filter(
+            ImageFilter.GaussianBlur(0.6)
+        )
+        picture.paste(ink, (0, 0), border.point([int(v * strength) for v in range(256)]))
+
+
+def shown_size(image: Image.Image) -> Image.Image:
+    """The photograph with its long side within SHORTEST..LONGEST, its aspect kept."""
+    longest = max(image.size)
+    target = min(max(longest, SHORTEST), LONGEST)
+    size = (max(1, round(image.width * target / longest)), max(1, round(image.height * target / longest)))
+    return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
+
+
+def wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    """Lines no wider than `width`; a single word that is wider is cut with an ellipsis."""
+    lines: list[str] = []
+    for word in text.split():
+        joined = f"{lines[-1]} {word}" if lines else word
+        if lines and font.getlength(joined) <= width:
+            lines[-1] = joined
+        else:
+            lines.append(fitted(word, font, width))
+    return lines
+
+
+def fitted(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"
+
+
+def sheet(body: Image.Image, title: str, caption: str, key: Image.Image | None = None) -> Image.Image:
+    """The body on paper, its title and caption above, its key and the small print below."""
+    margin = 20
+    width = max(body.width, SHORTEST - 2 * margin)
+    size = int(np.clip(width / 40, 13, 19))
+    above = [(line, font_of(size + 3, True), INK) for line in wrapped(title, font_of(size + 3, True), width)]
+    above += [(line, font_of(size - 1), MUTED) for line in wrapped(caption, font_of(size - 1), width)]
+    below = [(line, font_of(size - 3), MUTED) for line in wrapped(SMALL_PRINT, font_of(size - 3), width)]
+    heights = [round(font.size * 1.45) for _, font, _ in above + below]
+    middle = body.height + (key.height + 12 if key else 0) + 12
+    gap = 10 if above else 0
+    paper = Image.new("RGB", (width + 2 * margin, sum(heights) + middle + gap + 2 * margin - 4), PAPER)
+    draw, y = ImageDraw.Draw(paper), margin - 4
+    for number, (line, font, ink) in enumerate(above + below):
+        if number == len(above):
+            y += gap
+            paper.paste(body, (margin + (width - body.width) // 2, y))
+            if key:
+                paper.paste(key, (margin + (width - body.width) // 2, y + body.height + 12))
+            y += middle
+        draw.text((margin, y), line, font=font, fill=ink)
+        y += heights[number]
+    return paper
+
+
+def legend(
+    values: np.ndarray, limits: tuple[float, float], width: int, colours: str, mass: float | None
+) -> Image.Image:
+    """The colour bar with its numbers: multiples of the uniform level and shares, or plain values."""
+    size = int(np.clip(width / 44, 11, 16))
+    font, (low, high) = font_of(size), limits
+    bar = np.repeat(colour_table(colours)[np.linspace(0, 255, width).round().astype(int)][None], size, axis=0)
+    shares = values.min() >= 0 and values.max() > 0
+    uniform = float(values.mean())
+    more = "≥ " if high < values.max() * (1 - 1e-9) else ""
+    right = (
+        f"{more}{high / uniform:.1f}× uniform ({high / values.sum():.1%} in a cell)"
+        if shares
+        else f"{high:.3g}"
+    )
+    if values.min() == 0 == values.max():
+        right = "zero everywhere"
+    notes = [f"The highest cell has {values.max() / uniform:.1f}× uniform."] if more and shares else []
+    if mass is not None and shares and values.max() > values.min():
+        notes.append(f"Line: the smallest region that holds {mass:.0%} of the map.")
+    lines = wrapped(" ".join(notes), font_of(size - 1), width)
+    strip = Image.new("RGB", (width, size + round(size * 1.5) * (1 + len(lines)) + 4), PAPER)
+    strip.paste(Image.fromarray(bar), (0, 0))
+    draw = ImageDraw.Draw(strip)
+    draw.text((0, size + 4), f"{low:.3g}", font=font, fill=INK)
+    draw.text((width, size + 4), fitted(right, font, width * 0.7), font=font, fill=INK, anchor="ra")
+    mark = round(width * (uniform - low) / (high - low))
+    if shares and 2 * size < mark < width - font.getlength(right) - 2 * size:
+        draw.line((mark, size // 2, mark, size + 4), fill=INK, width=2)
+        draw.text((mark, size + 4), "1×", font=font, fill=INK, anchor="ma")
+    for number, line in enumerate(lines):
+        draw.text((0, size + 6 + round(size * 1.5) * (1 + number)), line, font=font_of(size - 1), fill=MUTED)
+    return strip

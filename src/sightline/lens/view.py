@@ -1,0 +1,310 @@
+"""Pictures of attention maps: overlay, mask, layers x heads grid, strip of words, matrix and side by side.
+
+Each function takes a photograph and maps and returns a PIL image on paper: title, picture, key, and one line of
+small print that says what a map shows and what it does not.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from sightline.lens.paint import (
+    INK,
+    LINE,
+    MUTED,
+    PAPER,
+    Array,
+    Photograph,
+    as_map,
+    blend,
+    colour_table,
+    dimmed,
+    enlarge,
+    fitted,
+    font_of,
+    heat_range,
+    lay,
+    legend,
+    outline,
+    photograph,
+    sheet,
+    shown_size,
+    top_mass,
+)
+
+Maps = np.ndarray | Tensor | Sequence[Array]
+
+
+def overlay(
+    image: Photograph,
+    heat: Array,
+    *,
+    title: str = "",
+    caption: str = "",
+    alpha: float = 0.8,
+    colours: str = "inferno",
+    smooth: bool = True,
+    limits: tuple[float, float] | None = None,
+    mass: float | None = 0.6,
+) -> Image.Image:
+    """An attention map (h, w) laid on its photograph, with a colour bar in multiples of the uniform level.
+
+    The photograph keeps its size and aspect, within 384 to 1024 pixels on the long side.  `limits` are the values
+    of the coldest and hottest colour (default `paint.heat_range`), `mass` the share of the map that the drawn
+    line encloses (None: no line), `smooth` cubic or square cells.  Raises ValueError for NaN and wrong shapes.
+    """
+    values, picture = as_map(heat), shown_size(photograph(image))
+    limits = limits or heat_range(values)
+    body = blend(picture, values, alpha=alpha, colours=colours, smooth=smooth, limits=limits, mass=mass)
+    key = legend(values, limits, max(body.width, 320), colours, mass)
+    return sheet(body, title, caption, key)
+
+
+def threshold_view(
+    image: Photograph, heat: Array, *, mass: float = 0.6, title: str = "", caption: str = ""
+) -> Image.Image:
+    """The photograph in full colour where the fewest cells hold `mass` of the map, dimmed elsewhere.
+
+    The mask is DINO's (`paint.top_mass`, nearest cells); its outline is drawn.  The caption, where none is
+    given, compares mass and area.  Raises ValueError for negative cells, NaN and a mass outside 0..1.
+    """
+    values, picture = as_map(heat), shown_size(photograph(image))
+    cells = top_mass(values, mass)
+    region = enlarge(cells.astype(np.float32), picture.size, smooth=False) > 0.5
+    dark = Image.fromarray((dimmed(picture) * 0.75 * 255).round().astype(np.uint8))
+    body = Image.composite(picture, dark, Image.fromarray(region))
+    outline(body, region, (255, 214, 64))
+    held = values[cells].sum() / values.sum() if cells.any() else 0.0
+    words = f"The outlined cells hold {held:.0%} of the map on {cells.mean():.0%} of the picture."
+    return sheet(body, title, caption or words)
+
+
+def _grid(maps: Maps) -> list[list[np.ndarray]]:
+    rows = [[as_map(cell) for cell in row] for row in maps]
+    if not rows or not all(rows):
+        raise ValueError(
+            "a montage needs maps of shape (rows, columns, h, w), or a list of lists of (h, w) maps"
+        )
+    return rows
+
+
+def montage(
+    image: Photograph | None,
+    maps: Maps,
+    *,
+    rows: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    title: str = "",
+    caption: str = "",
+    shared: bool = False,
+    colours: str = "inferno",
+) -> Image.Image:
+    """Small multiples of maps (rows, columns, h, w), as layers x heads; rows may differ in length.
+
+    Each map has its own scale with its highest multiple of uniform written in it, or all share one scale (in
+    multiples of uniform) with `shared`.  Maps are laid on the image, or drawn plain where it is None.
+    """
+    grid = _grid(maps)
+    across = max(len(row) for row in grid)
+    for name, labels, count in (("row", rows, len(grid)), ("column", columns, across)):
+        if labels and len(labels) != count:
+            raise ValueError(f"{len(labels)} {name} labels were given for {count} {name}s of maps")
+    rows = rows or [f"layer {i}" for i in range(len(grid))]
+    columns = columns or [f"head {i}" for i in range(across)]
+    high, wide = (photograph(image).size[::-1]) if image is not None else grid[0][0].shape
+    cell = int(np.clip(1200 / across, 56, 220))
+    size = (max(8, round(cell * min(1, wide / high))), max(8, round(cell * min(1, high / wide))))
+    base = dimmed(photograph(image).resize(size, Image.Resampling.LANCZOS)) if image is not None else None
+    relative = [[_relative(values) for values in row] for row in grid]
+    tops = max(heat_range(values)[1] for row in relative for values in row)
+    font, gap = font_of(int(np.clip(cell / 8, 10, 15))), 4
+    left = round(max(font.getlength(label) for label in rows)) + 10
+    sheet_size = (left + across * (size[0] + gap), round(font.size * 1.6) + len(grid) * (size[1] + gap))
+    body = Image.new("RGB", sheet_size, PAPER)
+    draw = ImageDraw.Draw(body)
+    for x, label in enumerate(columns):
+        middle = left + x * (size[0] + gap) + size[0] // 2
+        draw.text((middle, 0), fitted(label, font, size[0]), font=font, fill=MUTED, anchor="ma")
+    for y, row in enumerate(relative):
+        top = round(font.size * 1.6) + y * (size[1] + gap)
+        draw.text((left - 8, top + size[1] // 2), rows[y], font=font, fill=INK, anchor="rm")
+        for x, values in enumerate(row):
+            tile = _tile(base, values, size, (0.0, tops) if shared else heat_range(values), colours)
+            if not shared and cell >= 72:
+                _badge(tile, f"{values.max():.1f}×")
+            body.paste(tile, (left + x * (size[0] + gap), top))
+    scale = (
+        f"one scale, up to {tops:.1f}× uniform"
+        if shared
+        else "each on its own scale; the number is its highest cell in × uniform"
+    )
+    return sheet(body, title, caption or f"{len(grid)} rows, {scale}.")
+
+
+def _relative(values: np.ndarray) -> np.ndarray:
+    """The map in multiples of its uniform level; a map of zeros, or with negative cells, stays as it is."""
+    return values / values.mean() if values.min() >= 0 and values.max() > 0 else values
+
+
+def _tile(
+    base: np.ndarray | None,
+    values: np.ndarray,
+    size: tuple[int, int],
+    limits: tuple[float, float],
+    colours: str,
+) -> Image.Image:
+    if base is not None:
+        return lay(base, values, limits, colours=colours)[0]
+    level = np.clip((values - limits[0]) / (limits[1] - limits[0]), 0, 1)
+    plain = Image.fromarray(colour_table(colours)[(level * 255).round().astype(int)])
+    return plain.resize(size, Image.Resampling.NEAREST)
+
+
+def _badge(tile: Image.Image, text: str) -> None:
+    font = font_of(10)
+    place = (tile.width - 4, tile.height - 3)
+    ImageDraw.Draw(tile).text(
+        place, text, font=font, fill="white", anchor="rd", stroke_width=2, stroke_fill="black"
+    )
+
+
+def strip(
+    image: Photograph | Sequence[Photograph],
+    words: Sequence[str],
+    maps: Maps,
+    *,
+    scores: Sequence[float] | None = None,
+    columns: int = 6,
+    title: str = "",
+    caption: str = "",
+    colours: str = "inferno",
+    shared: bool = False,
+) -> Image.Image:
+    """One small overlay for each word, the word beneath it and its score (a probability, say) where given.
+
+    `maps` is (words, h, w); `image` is one photograph, or one for each word (frames, glimpses).  `shared` puts
+    all maps on one scale in multiples of uniform.  Raises ValueError where the numbers of words and maps differ.
+    """
+    given = [as_map(values) for values in maps]
+    pictures = list(image) if isinstance(image, Sequence) else [image] * len(given)
+    if (
+        not given
+        or not len(given) == len(words) == len(pictures)
+        or (scores is not None and len(scores) != len(words))
+    ):
+        raise ValueError(
+            f"a strip needs one map, word, score and photograph each: {len(given)} maps, {len(words)} words, "
+            f"{len(pictures)} photographs" + (f", {len(scores)} scores" if scores is not None else "")
+        )
+    cells = [_relative(values) for values in given]
+    tops = max(heat_range(values)[1] for values in cells)
+    columns = max(1, min(columns, len(words)))
+    cell, gap = int(np.clip(1080 // columns, 120, 260)), 10
+    shapes = [shown_size(photograph(picture)) for picture in pictures]
+    sizes = [
+        (round(cell * min(1, p.width / p.height)), round(cell * min(1, p.height / p.width))) for p in shapes
+    ]
+    tall = max(size[1] for size in sizes)
+    font, small = font_of(max(13, cell // 13), True), font_of(max(11, cell // 17))
+    step = tall + round(font.size * 1.7) + (round(small.size * 1.5) if scores is not None else 0) + gap
+    body = Image.new("RGB", (columns * (cell + gap) - gap, -(-len(words) // columns) * step - gap), PAPER)
+    draw = ImageDraw.Draw(body)
+    for number, (picture, values, size) in enumerate(zip(shapes, cells, sizes, strict=True)):
+        x, y = number % columns * (cell + gap), number // columns * step
+        base = dimmed(picture.resize(size, Image.Resampling.LANCZOS))
+        limits = (0.0, tops) if shared else heat_range(values)
+        body.paste(_tile(base, values, size, limits, colours), (x + (cell - size[0]) // 2, y))
+        middle, y = x + cell // 2, y + tall + 4
+        draw.text((middle, y), fitted(words[number], font, cell), font=font, fill=INK, anchor="ma")
+        if scores is not None:
+            y += round(font.size * 1.4)
+            draw.text((middle, y), f"{scores[number]:.2f}", font=small, fill=MUTED, anchor="ma")
+    return sheet(body, title, caption)
+
+
+def matrix(
+    weights: Array,
+    row_labels: Sequence[str],
+    column_labels: Sequence[str],
+    *,
+    title: str = "",
+    caption: str = "",
+    colours: str = "viridis",
+) -> Image.Image:
+    """An attention or alignment matrix (rows, columns) with tokens as labels: rows read from columns.
+
+    Cells carry their percentage where the matrix is small enough to read it.  Raises ValueError where labels
+    and matrix disagree.
+    """
+    values = as_map(weights)
+    if values.shape != (len(row_labels), len(column_labels)):
+        raise ValueError(
+            f"a matrix of {values.shape[0]} x {values.shape[1]} needs as many labels, "
+            f"not {len(row_labels)} x {len(column_labels)}"
+        )
+    cell = int(np.clip(900 / max(values.shape), 12, 44))
+    font, number = font_of(int(np.clip(cell * 0.5, 9, 15))), font_of(max(9, round(cell * 0.28)))
+    rows = [fitted(label, font, 180) for label in row_labels]
+    columns = [fitted(label, font, 180) for label in column_labels]
+    left = round(max(font.getlength(label) for label in rows)) + 8
+    top = round(max(font.getlength(label) for label in columns)) + 8
+    body = Image.new("RGB", (left + values.shape[1] * cell + 1, top + values.shape[0] * cell + 1), PAPER)
+    draw = ImageDraw.Draw(body)
+    low, high = min(0.0, float(values.min())), float(values.max())
+    table = colour_table(colours)[
+        (np.clip((values - low) / max(high - low, 1e-30), 0, 1) * 255).round().astype(int)
+    ]
+    for y, label in enumerate(rows):
+        draw.text((left - 6, top + y * cell + cell // 2), label, font=font, fill=INK, anchor="rm")
+        for x, colour in enumerate(table[y]):
+            corner = (left + x * cell, top + y * cell)
+            draw.rectangle(
+                (*corner, corner[0] + cell, corner[1] + cell),
+                fill=tuple(int(c) for c in colour),
+                outline=LINE,
+            )
+            if cell >= 30:
+                ink = "black" if colour @ np.array([0.299, 0.587, 0.114]) > 140 else "white"
+                middle = (corner[0] + cell // 2, corner[1] + cell // 2)
+                draw.text(middle, f"{values[y, x] * 100:.0f}", font=number, fill=ink, anchor="mm")
+    for x, label in enumerate(columns):
+        turned = Image.new("RGB", (top - 8, font.size + 6), PAPER)
+        ImageDraw.Draw(turned).text((0, 0), label, font=font, fill=INK)
+        turned = turned.rotate(90, expand=True)
+        body.paste(turned, (left + x * cell + (cell - turned.width) // 2 + 1, top - 6 - turned.height))
+    unit = "Numbers are per cent. " if cell >= 30 else ""
+    return sheet(body, title, caption or f"{unit}Each row is one query; brightest: {high:.3g}.")
+
+
+def side_by_side(
+    pictures: Sequence[Photograph], *, labels: Sequence[str] = (), title: str = "", caption: str = ""
+) -> Image.Image:
+    """Pictures in one row at one height, with labels beneath; none is enlarged beyond the tallest.
+
+    Raises ValueError for no pictures, or for another number of labels.
+    """
+    shown = [photograph(picture) for picture in pictures]
+    if not shown or (labels and len(labels) != len(shown)):
+        raise ValueError(
+            f"side by side needs at least one picture and a label for each: {len(shown)}, {len(labels)}"
+        )
+    height = min(max(picture.height for picture in shown), 640)
+    shown = [
+        p.resize((max(1, round(p.width * height / p.height)), height), Image.Resampling.LANCZOS)
+        for p in shown
+    ]
+    gap, font = 12, font_of(15)
+    width = sum(picture.width + gap for picture in shown) - gap
+    body = Image.new("RGB", (width, height + (26 if labels else 0)), PAPER)
+    x = 0
+    for number, picture in enumerate(shown):
+        body.paste(picture, (x, 0))
+        if labels:
+            label = fitted(labels[number], font, picture.width)
+            ImageDraw.Draw(body).text(
+                (x + picture.width // 2, height + 8), label, font=font, fill=INK, anchor="ma"
+            )
+        x += picture.width + gap
+    return sheet(body, title, caption)
