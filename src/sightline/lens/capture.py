@@ -1,0 +1,155 @@
+"""The exact rows of one attention call, from its own operands.
+
+`rows(...)` computes softmax(scale * q k^T + mask) for the chosen rows only: O(rows x keys) memory, whatever fused
+kernel computed the output.  It follows `torch.nn.functional.scaled_dot_product_attention` where that is peculiar:
+a causal mask is aligned top left, a row that may attend nowhere is zero (not NaN), grouped key heads repeat.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Call:
+    """One attention call as it was seen.  `weights` are kept rows, or None where `query` and `key` are kept instead."""
+
+    source: str  # "sdpa" | "softmax" | "flex" | "observe"
+    path: str
+    hint: str  # what the module's arguments said: "", "cross", "joint"
+    frame: int  # serial number of the module call it happened in; -1 inside torch.compile
+    storage: int  # address of the query's storage: equal for windows cut from one tensor
+    batch: int
+    heads: int
+    queries: int
+    keys: int
+    rows: slice | list[int]  # kept query rows of this call
+    past: int = 0  # tokens that came before the first query: windows already seen
+    weights: Tensor | None = None  # (batch, heads, rows, keys)
+    query: Tensor | None = None  # (batch, heads, rows, width)
+    key: Tensor | None = None  # (batch, key_heads, keys, width)
+    mask: Tensor | None = None  # broadcasts to (batch, heads, rows, keys); boolean True = may attend, or added
+    causal: bool = False
+    scale: float = 1.0
+    width: int = 0  # of one query vector
+    score: Callable[[Tensor, Tensor], Tensor] | None = None  # flex attention's score and mask functions, replayed
+    dropout: float = 0.0
+    output: Tensor | None = None  # what the call returned, in the autograd graph: for gradients
+    value: Tensor | None = None  # (batch, key_heads, keys, width)
+    kept_heads: list[int] | None = None
+
+    def positions(self) -> Tensor:
+        """Kept rows as indices into this call's queries, (rows,)."""
+        if isinstance(self.rows, slice):
+            return torch.arange(self.rows.start, self.rows.stop, self.rows.step or 1)
+        return torch.tensor(self.rows, dtype=torch.long)
+
+    def row_weights(self, start: int = 0, stop: int | None = None) -> Tensor:
+        """Softmax rows number `start` to `stop` of the kept ones, (batch, heads, rows, keys), float32."""
+        if self.weights is not None:
+            return self.weights[:, :, start:stop].float()
+        if self.query is None or self.key is None:
+            raise RuntimeError(f"{self.path}: a survey keeps no weights; use sightline.record to keep some")
+        positions = self.positions()[start:stop].to(self.query.device)
+        mask = self.mask
+        if mask is not None and mask.shape[-2] != 1:
+            mask = mask[..., start:stop, :]
+        with torch.no_grad():
+            return softmax_rows(
+                self.query[:, :, start:stop], self.key, mask=mask, causal=self.causal, positions=positions,
+                scale=self.scale, score=self.score,
+            )  # fmt: skip
+
+    def nbytes(self) -> int:
+        """Bytes that this call keeps."""
+        kept = (self.weights, self.query, self.key, self.value, self.output)
+        return sum(t.numel() * t.element_size() for t in kept if t is not None)
+
+
+def softmax_rows(
+    query: Tensor,
+    key: Tensor,
+    *,
+    mask: Tensor | None,
+    causal: bool,
+    positions: Tensor,
+    scale: float,
+    score: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> Tensor:
+    """softmax(scale * query key^T + mask), (batch, heads, rows, keys) in float32 (float64 stays).
+
+    query (batch, heads, rows, width), key (batch, key_heads, keys, width) with key_heads dividing heads,
+    positions (rows,): which query each row is, for the causal mask (row i sees keys 0..i).
+    """
+    batch, heads, rows, width = query.shape
+    key_heads, keys = key.shape[1], key.shape[2]
+    if query.dtype in (torch.float16, torch.bfloat16):
+        query, key = query.float(), key.float()
+    # consecutive query heads share a key head, so their rows can be stacked under it: no copy of the keys
+    grouped = (query * scale).reshape(batch, key_heads, heads // key_heads * rows, width)
+    scores = torch.matmul(grouped, key.transpose(-2, -1)).reshape(batch, heads, rows, keys)
+    if score is not None:
+        scores = score(scores, positions)
+    if causal:
+        hidden = torch.arange(keys, device=scores.device) > positions[:, None]
+        scores = scores.masked_fill(hidden, float("-inf"))
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
+    weights = scores.softmax(-1)
+    if mask is not None or score is not None:
+        # the fused kernels answer 0 for a row that may attend nowhere, where a plain softmax says NaN
+        blind = scores.amax(-1, keepdim=True) == float("-inf")
+        weights = weights.masked_fill(blind, 0.0)
+    return weights
+
+
+def as_four(tensor: Tensor) -> Tensor:
+    """(..., length, width) as (batch, heads, length, width): three axes have one head, more than four flatten."""
+    if tensor.dim() == 4:
+        return tensor
+    if tensor.dim() == 2:
+        return tensor[None, None]
+    if tensor.dim() == 3:
+        return tensor[:, None]
+    return tensor.reshape(-1, *tensor.shape[-3:])
+
+
+def mask_rows(mask: Tensor, lead: tuple[int, ...], rows: slice | list[int]) -> Tensor:
+    """The chosen rows of a mask that broadcasts to (*lead, queries, keys), with four axes."""
+    if mask.shape[-2] != 1:
+        mask = mask[..., rows, :]
+    if len(lead) == 2 or mask.dim() <= 2:
+        return mask
+    if len(lead) == 1:  # (batch, queries, keys): the head axis is missing
+        return mask[:, None] if mask.dim() == 3 else mask
+    return mask.expand(*lead, *mask.shape[-2:]).reshape(-1, lead[-1], *mask.shape[-2:])
+
+
+def flex_score(score_mod: Any, mask_mod: Any, batch: int, heads: int, kept: list[int] | None) -> Any:
+    """Flex attention's two functions as one function of (scores, row positions): replayed on the kept rows."""
+
+    def replay(scores: Tensor, positions: Tensor) -> Tensor:
+        device = scores.device
+        axes = (
+            torch.arange(batch, device=device),
+            torch.tensor(kept, device=device) if kept is not None else torch.arange(heads, device=device),
+            positions.to(device),
+            torch.arange(scores.shape[-1], device=device),
+        )
+        places = [(0, None, None, None), (None, 0, None, None), (None, None, 0, None), (None, None, None, 0)]
+
+        def over_all(function: Any, first: bool) -> Any:
+            for place in reversed(places):
+                function = torch.vmap(function, in_dims=((0,) if first else ()) + place)
+            return function
+
+        if score_mod is not None:
+            scores = over_all(score_mod, True)(scores, *axes)
+        if mask_mod is not None:
+            scores = scores.masked_fill(~over_all(mask_mod, False)(*axes), float("-inf"))
+        return scores
+
+    return replay

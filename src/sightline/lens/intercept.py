@@ -1,0 +1,365 @@
+"""Sees every attention call of a running model, whichever way it is called.
+
+A `TorchFunctionMode` stands between Python and torch: `F.scaled_dot_product_attention` in each of its spellings,
+`F.multi_head_attention_forward` (with the fused call inside it), `flex_attention`, and, for models that compute
+attention by hand, a softmax over the last axis whose result multiplies values.  The model's own call runs unchanged;
+the rows asked for are computed beside it.  Module hooks say where in the model a call happened.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from sightline.lens.capture import Call, as_four, flex_score, mask_rows
+from sightline.lens.select import Plan, SiteInfo, resolve
+
+_SDPA = "scaled_dot_product_attention"
+_SOFTMAX = {"softmax", "_softmax", "_safe_softmax"}
+_PRODUCT = {"matmul", "__matmul__", "bmm", "einsum", "mm"}
+# what may stand between a softmax and the product with the values without changing which attention it is
+_CARRY = {
+    "dropout", "dropout_", "to", "type_as", "type", "float", "half", "bfloat16", "contiguous", "view", "reshape",
+    "flatten", "unflatten", "clone", "mul", "__mul__", "nan_to_num", "masked_fill", "squeeze", "unsqueeze",
+}  # fmt: skip
+# kernels whose operands we cannot read: named so that a recording without them is never silently short
+_OPAQUE = ("flash_attn", "flash_attention_", "memory_efficient_attention", "sageattn", "xformers")
+
+
+@dataclass
+class Frame:
+    """One module being executed: its path in the model and what its arguments say of the attention inside."""
+
+    path: str
+    hint: str
+    serial: int
+    windowed: bool
+
+
+class Interceptor(TorchFunctionMode):
+    """Collects a `Call` for each attention call made while it is active, in this thread."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__()
+        self.plan = plan
+        self.frames: list[Frame] = []
+        self.calls: list[Call | str] = []  # a string marks the beginning of a pass of the root module
+        self.skipped: list[str] = []  # paths of calls that `sites` left out
+        self.opaque: list[str] = []
+        self.kept = 0
+        self.paused = False
+        self.thread = threading.get_ident()
+        self.softmaxes: deque[tuple[Tensor, Tensor]] = deque(maxlen=2)  # (tensor as it is now, softmax output)
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if self.paused:
+            return func(*args, **kwargs)
+        if func is F.scaled_dot_product_attention or name.startswith(_SDPA):
+            return self._fused(func, args, kwargs)
+        if func is F.multi_head_attention_forward:
+            return self._multi_head(args, kwargs)
+        if name == "flex_attention":
+            return self._flex(func, args, kwargs)
+        result = func(*args, **kwargs)
+        if torch.compiler.is_compiling():
+            return result
+        if name in _SOFTMAX:
+            self._softmax(result, args, kwargs)
+        elif self.softmaxes and args:
+            self._follow(name, result, args, kwargs)
+        if any(word in name for word in _OPAQUE):
+            self.opaque.append(f"{name} in {self._path()}")
+        return result
+
+    # -- where -----------------------------------------------------------------------------------------------------
+
+    def _path(self) -> str:
+        return self.frames[-1].path if self.frames else ""
+
+    def _frame(self) -> Frame:
+        return self.frames[-1] if self.frames else Frame("", "", -1, False)
+
+    # -- scaled_dot_product_attention ---------------------------------------------------------------------------------
+
+    def _fused(self, func: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
+        output = func(*args, **kwargs)
+        query, key, value, mask, dropout, causal = _operands(args, kwargs)
+        if query.is_nested:
+            self.opaque.append(f"nested (jagged) tensors in {self._path()}")
+            return output
+        scale = kwargs.get("scale")
+        self._keep("sdpa", query, key, value, output, mask=mask, causal=causal, dropout=dropout, scale=scale)
+        return output
+
+    def _keep(
+        self,
+        source: str,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        output: Tensor,
+        *,
+        mask: Tensor | None = None,
+        causal: bool = False,
+        dropout: float = 0.0,
+        scale: float | None = None,
+        score: Any = None,
+    ) -> None:
+        """Adds one call that has a query and a key: keeps the smaller of its rows and its operands."""
+        frame = self._frame()
+        if not self.plan.wants(frame.path):
+            self.skipped.append(frame.path)
+            return
+        lead = tuple(query.shape[:-2])
+        q, k = as_four(query), as_four(key)
+        batch, heads, queries, width = q.shape
+        keys = k.shape[2]
+        compiling = torch.compiler.is_compiling()
+        storage = 0 if compiling else query.untyped_storage().data_ptr()
+        past = 0 if compiling else self._past(frame, storage, queries)
+        rows = self._rows(frame, batch, heads, queries, keys, past)
+        kept_heads = self.plan.head_list(heads)
+        call = Call(
+            source, frame.path, frame.hint, frame.serial, storage, batch, heads, queries, keys, rows, past,
+            causal=causal, scale=width**-0.5 if scale is None else scale, width=width, dropout=dropout, kept_heads=kept_heads,
+        )  # fmt: skip
+        if self.plan.hold:
+            if mask is not None:
+                mask = mask_rows(mask.detach(), lead, rows)
+            if score is not None:
+                call.score = flex_score(*score, batch, heads, kept_heads)
+            self._hold(call, q.detach(), k.detach(), as_four(value), output, mask)
+        self.calls.append(call)
+
+    def _hold(self, call: Call, q: Tensor, k: Tensor, v: Tensor, output: Tensor, mask: Tensor | None) -> None:
+        q = q[:, :, call.rows]
+        if call.kept_heads is not None:
+            group = call.heads // k.shape[1]
+            q, k = q[:, call.kept_heads], k[:, [h // group for h in call.kept_heads]]
+            if mask is not None and mask.dim() == 4 and mask.shape[1] != 1:
+                mask = mask[:, call.kept_heads]
+        count, row_count, width = q.shape[1], q.shape[2], q.shape[3]
+        call.query, call.key, call.mask = q, k, mask
+        cheap = count * row_count * call.keys <= (count * row_count + k.shape[1] * call.keys) * width
+        size = min(count * row_count * call.keys * 4, (count * row_count + k.shape[1] * call.keys) * width * q.element_size())
+        self.kept += call.batch * size
+        if not torch.compiler.is_compiling() and self.kept > self.plan.limit:
+            raise ValueError(self._too_much(call))
+        if cheap:
+            with torch.autocast(q.device.type, enabled=False):
+                call.weights = call.row_weights()
+            call.query = call.key = call.mask = call.score = None
+        else:
+            # copies: a KV cache is written to in place, and a view would keep the whole projection alive
+            call.query, call.key = q.clone(), k.clone()
+        if self.plan.gradients:
+            call.output, call.value = output, v.detach()
+            self.kept += sum(t.numel() * t.element_size() for t in (output, v))
+
+    def _rows(self, frame: Frame, batch: int, heads: int, queries: int, keys: int, past: int) -> slice | list[int]:
+        if frame.windowed:  # rows are chosen when the windows have been put back in place
+            return slice(0, queries)
+        choice = self.plan.queries
+        if callable(choice):
+            choice = choice(SiteInfo(frame.path, batch, heads, queries, keys))
+        return resolve(choice, queries, past)
+
+    def _past(self, frame: Frame, storage: int, queries: int) -> int:
+        """Tokens in the windows that this module call has already seen: windows are cut from one tensor."""
+        last = self.calls[-1] if self.calls else None
+        if isinstance(last, Call) and frame.serial >= 0 and last.frame == frame.serial and last.storage == storage:
+            return last.past + last.queries
+        return 0
+
+    def _too_much(self, call: Call) -> str:
+        seen = [c for c in self.calls if isinstance(c, Call)] + [call]
+        row = sum(c.batch * c.heads * c.keys * 4 for c in seen)
+        return (
+            f"recording would keep more than limit={self.plan.limit:,} bytes: {self.kept:,} after {len(seen)} sites "
+            f"({call.path}: {call.batch} x {call.heads} heads x {call.queries} x {call.keys}). Cheaper: one row a site, "
+            f"queries=sightline.CLS or LAST, keeps {row:,} bytes for the same sites; sites='*.{_last_number(call.path)}.*' "
+            "or heads=[0] keep fewer; sightline.survey(model, ...) lists what each choice costs; or raise limit="
+        )
+
+    # -- nn.MultiheadAttention ----------------------------------------------------------------------------------------
+
+    def _multi_head(self, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """Runs torch's own code with two of its names bound to ours, so that its result is its own to the last bit."""
+        if torch.compiler.is_compiling():
+            return F.multi_head_attention_forward(*args, **kwargs)
+        original = F.multi_head_attention_forward
+        query, key = args[0], args[1] if len(args) > 1 else kwargs["key"]
+        heads = args[4] if len(args) > 4 else kwargs["num_heads"]
+        frame = self._frame()
+        before, frame.hint = frame.hint, frame.hint or ("" if query is key else "cross")
+
+        def fused(*a: Any, **k: Any) -> Tensor:
+            return self._fused(F.scaled_dot_product_attention, a, k)
+
+        def softmax(scores: Tensor, dim: int) -> Tensor:
+            weights = F.softmax(scores, dim=dim)
+            self._keep_weights(weights, weights.detach().unflatten(0, (-1, heads)))
+            return weights
+
+        names = {**original.__globals__, _SDPA: fused, "softmax": softmax}
+        twin = FunctionType(original.__code__, names, "twin", original.__defaults__, original.__closure__)
+        twin.__kwdefaults__ = original.__kwdefaults__
+        try:
+            return twin(*args, **kwargs)
+        finally:
+            frame.hint = before
+
+    # -- flex_attention -----------------------------------------------------------------------------------------------
+
+    def _flex(self, func: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
+        output = func(*args, **kwargs)
+        named = dict(zip(("query", "key", "value", "score_mod", "block_mask", "scale"), args, strict=False)) | kwargs
+        block_mask = named.get("block_mask")
+        mask_mod = block_mask[-1] if isinstance(block_mask, tuple) else getattr(block_mask, "mask_mod", None)
+        first = output[0] if isinstance(output, tuple) else output
+        self._keep(
+            "flex", named["query"], named["key"], named["value"], first,
+            scale=named.get("scale"), score=(named.get("score_mod"), mask_mod),
+        )  # fmt: skip
+        return output
+
+    # -- attention written out: softmax, then a product with values ---------------------------------------------------
+
+    def _softmax(self, result: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+        axis = kwargs.get("dim", args[1] if len(args) > 1 else None)
+        if isinstance(result, Tensor) and result.dim() >= 3 and axis in (-1, result.dim() - 1):
+            self.softmaxes.append((result, result))
+
+    def _follow(self, name: str, result: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+        """Has a softmax's result just been multiplied with values, or only been carried on its way there?"""
+        for number, (now, weights) in enumerate(self.softmaxes):
+            if name in _PRODUCT:
+                operands = args[1:] if name == "einsum" else args[:1]
+                if any(o is now for o in operands):
+                    self._keep_weights(weights, _by_head(weights.detach(), now))
+                    del self.softmaxes[number]
+                    return
+            elif name in _CARRY and args[0] is now and isinstance(result, Tensor) and result.numel() == now.numel():
+                self.softmaxes[number] = (result, weights)
+                return
+
+    def _keep_weights(self, graph: Tensor, weights: Tensor) -> None:
+        """Adds a call whose whole matrix exists already: keeps the rows asked for."""
+        frame = self._frame()
+        if not self.plan.wants(frame.path):
+            self.skipped.append(frame.path)
+            return
+        batch, heads, queries, keys = weights.shape
+        rows = self._rows(frame, batch, heads, queries, keys, 0)
+        kept_heads = self.plan.head_list(heads)
+        call = Call(
+            "softmax", frame.path, frame.hint, frame.serial, 0, batch, heads, queries, keys, rows, kept_heads=kept_heads
+        )
+        if self.plan.hold:
+            weights = weights if kept_heads is None else weights[:, kept_heads]
+            call.weights = weights[:, :, rows].clone()
+            self.kept += call.nbytes()
+            if self.kept > self.plan.limit:
+                raise ValueError(self._too_much(call))
+            if self.plan.gradients:
+                call.output = graph
+        self.calls.append(call)
+
+    def observed(self, weights: Tensor, kind: str, name: str) -> None:
+        """Listener for `sightline.attention.observe`: a mechanism that is not dot-product attention reports itself."""
+        frame = self._frame()
+        frame = Frame(f"{frame.path}.{name}".strip(".") if name else frame.path, kind, frame.serial, False)
+        self.frames.append(frame)
+        try:
+            self._keep_weights(weights, weights.detach())
+            if self.calls and isinstance(self.calls[-1], Call):
+                self.calls[-1].source = "observe"
+        finally:
+            self.frames.pop()
+
+
+def _operands(args: tuple, kwargs: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor, Tensor | None, float, bool]:
+    """query, key, value, mask, dropout, causal of an SDPA call, given by position or by name."""
+    names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
+    found = [args[i] if i < len(args) else kwargs.get(name) for i, name in enumerate(names)]
+    return found[0], found[1], found[2], found[3], found[4] or 0.0, bool(found[5])
+
+
+def _by_head(weights: Tensor, now: Tensor) -> Tensor:
+    """Softmax output as (batch, heads, queries, keys).
+
+    A model that folds heads into the batch axis shows (batch * heads, queries, keys): kept as that many batch items
+    with one head unless a view on the way to the product says better.
+    """
+    if weights.dim() == 3 and now.dim() == 4 and now.shape[-2:] == weights.shape[-2:]:
+        return weights.view(now.shape)
+    return as_four(weights)
+
+
+def _last_number(path: str) -> str:
+    numbers = [part for part in path.split(".") if part.isdigit()]
+    return numbers[-1] if numbers else "*"
+
+
+def attach(model: nn.Module, mode: Interceptor) -> list[Any]:
+    """Hooks that tell `mode` which module is running; returns their handles.
+
+    Leaves that torch itself defines (linear, norm, activation) are left alone: no attention call happens inside.
+    """
+    handles: list[Any] = []
+    windowed: set[str] = set()
+    for path, module in model.named_modules():
+        if not any(True for _ in module.children()) and type(module).__module__.startswith("torch.nn.modules"):
+            continue
+        parent = path.rpartition(".")[0]
+        if isinstance(getattr(module, "window_size", None), int | tuple | list) or parent in windowed:
+            windowed.add(path)
+        handles += _follow_module(module, path.removeprefix("_orig_mod").removeprefix("."), path in windowed, mode)
+    return handles
+
+
+def _follow_module(module: nn.Module, path: str, windowed: bool, mode: Interceptor) -> list[Any]:
+    serial = [0]
+
+    def enter(_module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        if torch.compiler.is_compiling():
+            mode.frames.append(Frame(path, _hint(args, kwargs), -1, windowed))
+            return
+        if mode.paused or threading.get_ident() != mode.thread:
+            return
+        serial[0] += 1
+        mode.frames.append(Frame(path, _hint(args, kwargs), hash((path, serial[0])) & 0x7FFFFFFF, windowed))
+
+    def leave(_module: nn.Module, args: tuple, output: Any) -> None:
+        if torch.compiler.is_compiling() or (
+            not mode.paused and mode.frames and threading.get_ident() == mode.thread
+        ):
+            mode.frames.pop()
+
+    return [
+        module.register_forward_pre_hook(enter, with_kwargs=True),
+        module.register_forward_hook(leave),
+    ]
+
+
+def _hint(args: tuple, kwargs: dict[str, Any]) -> str:
+    """What a module's own arguments say: "cross" when keys come from elsewhere, "joint:N" when N tokens are both."""
+    for name in ("key_value_states", "encoder_hidden_states", "context", "memory"):
+        other = kwargs.get(name)
+        if isinstance(other, Tensor):
+            own = kwargs.get("hidden_states", args[0] if args else None)
+            if name == "encoder_hidden_states" and isinstance(own, Tensor) and own.dim() == other.dim() == 3:
+                return f"joint:{own.shape[1] + other.shape[1]}"
+            return "cross"
+    return ""

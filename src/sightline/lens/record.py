@@ -1,0 +1,148 @@
+"""`record` and `survey`: run a model and see its attention."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sightline.attention import observe
+from sightline.lens.intercept import Interceptor, attach
+from sightline.lens.recording import Recording
+from sightline.lens.select import Choice, Plan
+from sightline.lens.survey import Survey
+
+
+@contextmanager
+def record(
+    model: nn.Module,
+    *,
+    queries: Choice = None,
+    sites: str | Sequence[str] = "*",
+    heads: Sequence[int] | int | None = None,
+    gradients: bool = False,
+    limit: int = 2**30,
+    layout: Any = None,
+) -> Iterator[Recording]:
+    """Sees the attention of `model` while the block runs; the model's own kernels and output stay as they are.
+
+    Args:
+        model: any `nn.Module`, compiled or not; call it (or its `generate`, or a part of it) inside the block.
+        queries: rows to keep at each site: `sightline.CLS`, `sightline.LAST`, an index, indices, a slice, a function
+            of `SiteInfo`, or None for all.  All rows of a large site are kept as query and key, O(tokens x width).
+        sites: glob or globs on module paths; "!glob" leaves out.
+        heads: which heads to keep; None for all.
+        gradients: also keep what gradient-weighted maps need (run the model with gradients on).
+        limit: most bytes to keep; a choice that needs more is refused while the model runs.
+        layout: a `sightline.lens.Layout` where tokens cannot be placed on the image by inspection.
+
+    Yields:
+        A `Recording`, filled when the block ends: a sequence of sites.
+
+    Raises:
+        ValueError: bad argument, or more than `limit` bytes.
+        RuntimeError: no attention was seen; the message says why and what to try.
+    """
+    if not isinstance(model, nn.Module):
+        scripted = isinstance(model, torch.jit.ScriptFunction)
+        raise TypeError(
+            f"record needs an nn.Module, got {type(model).__name__}"
+            + (": TorchScript hides its calls; record the Python model it was made from" if scripted else "")
+        )
+    plan = Plan(queries, sites, heads, gradients, limit)
+    recording = Recording(model, plan, layout=layout)
+    with _watch(model, plan, recording):
+        yield recording
+
+
+@contextmanager
+def _watch(model: nn.Module, plan: Plan, recording: Recording) -> Iterator[None]:
+    mode = Interceptor(plan)
+    with ExitStack() as stack:
+        for handle in [*attach(model, mode), *_follow_root(model, mode, recording), *_keep_fast_path(model, mode)]:
+            stack.callback(handle.remove)
+        stack.enter_context(observe.listen(mode.observed))
+        stack.enter_context(mode)
+        yield
+    recording.fill(mode)
+
+
+def survey(model: nn.Module, *inputs: Any, **named: Any) -> Survey:
+    """Runs `model(*inputs, **named)` once, keeps nothing, and tells each site, its shape and what a recording would keep."""
+    recording = Recording(model, Plan(hold=False))
+    with _watch(model, recording.plan, recording), torch.no_grad():
+        model(*inputs, **named)
+    return Survey(recording)
+
+
+def _follow_root(model: nn.Module, mode: Interceptor, recording: Recording) -> list[Any]:
+    """Notes each pass of the model itself, its inputs, and calls from threads that the lens cannot see into."""
+
+    def enter(_module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        if torch.compiler.is_compiling() or mode.paused:
+            return
+        if threading.get_ident() != mode.thread:
+            recording.other_thread = True
+            return
+        if torch._C._current_graph_task_id() != -1:
+            return  # gradient checkpointing runs parts again during backward
+        cached = _cache_length(kwargs) > 0
+        mode.frames.clear()
+        mode.calls.append("step" if cached else "pass")
+        recording.note_inputs(_module, args, kwargs)
+
+    def enter_part(_module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        if torch.compiler.is_compiling() or mode.paused:
+            return
+        if threading.get_ident() != mode.thread:
+            recording.other_thread = True
+        elif recording.pixels is None:
+            recording.note_inputs(_module, args, kwargs)
+
+    handles: list[Any] = [model.register_forward_pre_hook(enter, with_kwargs=True, prepend=True)]
+    handles += [m.register_forward_pre_hook(enter_part, with_kwargs=True) for m in _image_readers(model)]
+    return handles
+
+
+def _image_readers(model: nn.Module) -> list[nn.Module]:
+    """Parts that may be called in place of the whole model: its children and theirs."""
+    children = list(model.children())
+    return children + [grandchild for child in children for grandchild in child.children()]
+
+
+def _cache_length(kwargs: dict[str, Any]) -> int:
+    """Tokens that a `transformers` key-value cache already holds when the model is called."""
+    cache = kwargs.get("past_key_values")
+    if cache is None:
+        return 0
+    length = getattr(cache, "get_seq_length", None)
+    return int(length()) if length is not None else len(cache)
+
+
+def _keep_fast_path(model: nn.Module, mode: Interceptor) -> list[Any]:
+    """Keeps `nn.TransformerEncoder`'s answer at padded positions.
+
+    With a padding mask, outside training, torch packs the batch and answers zeros where padding was.  Watching turns
+    that path off, and the plain path answers something else there; so the packed answer is computed once more.
+    """
+
+    def leave(module: nn.TransformerEncoder, args: tuple, kwargs: dict[str, Any], output: Tensor) -> Tensor | None:
+        padding = kwargs.get("src_key_padding_mask", args[2] if len(args) > 2 else None)
+        if mode.paused or padding is None or module.training or torch.is_grad_enabled() or not module.use_nested_tensor:
+            return None
+        stashed = [(m, m._forward_hooks, m._forward_pre_hooks) for m in module.modules()]
+        for m, _, _ in stashed:
+            m._forward_hooks, m._forward_pre_hooks = type(m._forward_hooks)(), type(m._forward_pre_hooks)()
+        mode.paused = True
+        try:
+            with torch._C.DisableTorchFunction():
+                return module(*args, **kwargs)
+        finally:
+            mode.paused = False
+            for m, after, before in stashed:
+                m._forward_hooks, m._forward_pre_hooks = after, before
+
+    encoders = [m for m in model.modules() if type(m) is nn.TransformerEncoder]
+    return [m.register_forward_hook(leave, with_kwargs=True) for m in encoders]  # type: ignore[arg-type]

@@ -1,0 +1,99 @@
+"""Which rows, sites and heads of a model's attention to keep."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import Tensor
+
+
+class Row:
+    """A named query row, resolved against each attention call: `CLS` is the first, `LAST` the last."""
+
+    def __init__(self, name: str, position: int) -> None:
+        self.name = name
+        self.position = position
+
+    def __repr__(self) -> str:
+        return f"sightline.{self.name}"
+
+
+CLS = Row("CLS", 0)
+"""The class token's row: query 0.  Models without a class token have a patch there; `Site.heat` refuses then."""
+LAST = Row("LAST", -1)
+"""The last row of each call: the token being generated, in a causal language model."""
+
+
+@dataclass(frozen=True)
+class SiteInfo:
+    """What a callable choice of `queries` is told about one attention call, before anything is kept."""
+
+    path: str
+    batch: int
+    heads: int
+    queries: int
+    keys: int
+
+
+Choice = Row | int | slice | Sequence[int] | Tensor | Callable[[SiteInfo], Any] | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a recording keeps; checked once, when it is made."""
+
+    queries: Choice = None
+    sites: str | Sequence[str] = "*"
+    heads: Sequence[int] | int | None = None
+    gradients: bool = False
+    limit: int = 2**30
+    hold: bool = True  # a survey holds nothing
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.limit, int) or self.limit <= 0:
+            raise ValueError(f"limit is a number of bytes above 0 (default {2**30}), got {self.limit!r}")
+        if isinstance(self.queries, str):
+            raise ValueError(
+                f"queries={self.queries!r} is a string; give sightline.CLS, sightline.LAST, an index, a list of "
+                "indices, a slice, a function of a site, or None for all rows"
+            )
+
+    def wants(self, path: str) -> bool:
+        """Is the site at this module path among `sites` (globs; a leading "!" excludes)?"""
+        patterns = [self.sites] if isinstance(self.sites, str) else list(self.sites)
+        chosen = [p for p in patterns if not p.startswith("!")] or ["*"]
+        return any(fnmatchcase(path, p) for p in chosen) and not any(
+            fnmatchcase(path, p[1:]) for p in patterns if p.startswith("!")
+        )
+
+    def head_list(self, heads: int) -> list[int] | None:
+        """Kept heads in 0..heads-1, or None for all.  Raises ValueError for a head that the site does not have."""
+        if self.heads is None:
+            return None
+        asked = [self.heads] if isinstance(self.heads, int) else list(self.heads)
+        kept = [h + heads if h < 0 else h for h in asked]
+        if not kept or any(not 0 <= h < heads for h in kept):
+            raise ValueError(f"heads={self.heads!r}: this site has heads 0 to {heads - 1}")
+        return kept
+
+
+def resolve(choice: Choice, queries: int, offset: int = 0) -> slice | list[int]:
+    """Rows of a call with `queries` queries whose first one is token `offset`, as a slice or a list of indices.
+
+    An index counts tokens of the whole attention; one that lies outside this call (another window holds it)
+    is left out here and checked when the recording ends.
+    """
+    if choice is None:
+        return slice(0, queries)
+    if isinstance(choice, Row):
+        start = choice.position % queries
+        return slice(start, start + 1)
+    if isinstance(choice, slice):
+        start, stop, step = choice.indices(queries)
+        return slice(start, stop, step) if step > 0 else list(range(start, stop, step))
+    if isinstance(choice, Tensor):
+        choice = choice.flatten().tolist()
+    wanted = [choice] if isinstance(choice, int) else [int(i) for i in choice]  # type: ignore[union-attr]
+    local = [i - offset if i >= 0 else i + queries for i in wanted]
+    return [i for i in local if 0 <= i < queries]
