@@ -1,0 +1,61 @@
+"""`sightline classify`: what a model calls each photograph."""
+
+from typing import Annotated
+
+import typer
+
+from sightline.cli.console import print_json, tracked
+from sightline.cli.failures import Misuse, code_of, one_line
+from sightline.cli.look import gather, open_model, report
+
+
+def classify(
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="IMAGE…", help="Files, folders (searched through) or 'patterns*'."),
+    ] = None,
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="Bundled name, folder, weights file or hub id (owner/name).")
+    ] = "vit",
+    top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 5,
+    sample: Annotated[
+        bool, typer.Option("--sample", help="Classify the photographs that come with sightline.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document, nothing else.")] = False,
+) -> None:
+    """Name what is in each photograph, with probabilities.
+
+    [bold]Examples[/bold]
+
+    \b
+      sightline classify --sample
+      sightline classify cat.jpg --top 3
+      sightline classify photos/ --model google/vit-base-patch16-224 --json
+
+    A model names only the classes it was trained on, whatever the photograph shows.
+    """
+    if not images and not sample:
+        raise Misuse("classify needs at least one IMAGE (or --sample); see `sightline classify --help`")
+    failures: list[tuple[str, BaseException]] = []
+    photographs = gather(images or [], sample, failures)
+    results: list[dict[str, object]] = []
+    if photographs:
+        opened = open_model(model, as_json)
+        from sightline.tasks.classify import classify as name_classes
+
+        for photograph in tracked(photographs, "Classifying", quiet=as_json):
+            try:
+                labels = name_classes(photograph, model=opened, top=top)
+            except (ValueError, OSError, RuntimeError, MemoryError) as error:
+                report(failures, str(photograph), error)
+                continue
+            named = [{"label": name, "probability": chance} for name, chance in labels]
+            results.append({"image": str(photograph), "model": opened.name, "labels": named})
+            if not as_json:
+                spoken = ", ".join(f"{name} {chance:.1%}" for name, chance in labels)
+                typer.echo(f"{photograph}: {spoken}")
+    if as_json:
+        told = [{"image": source, "error": one_line(error)} for source, error in failures]
+        print_json({"verb": "classify", "results": results, "failures": told})
+    if failures:
+        raise typer.Exit(max(code_of(error) for _, error in failures))

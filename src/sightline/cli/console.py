@@ -1,0 +1,67 @@
+"""What the verbs print on: results go to stdout; progress and remarks go to stderr."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import typer
+
+Item = TypeVar("Item")
+
+
+def print_json(document: Any) -> None:
+    """The one JSON document of a verb that was asked for `--json`."""
+    typer.echo(json.dumps(document, ensure_ascii=False, indent=2))
+
+
+def print_table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()
+) -> None:
+    """A table on stdout, as wide as it needs to be where nobody's terminal limits it."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    table = Table(title=Text(title), title_justify="left")
+    for name in columns:
+        table.add_column(Text(name), justify="right" if name in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    if not console.is_terminal:
+        console.width = max(console.measure(table, options=console.options.update(width=10_000)).maximum, 80)
+    console.print(table)
+
+
+@contextmanager
+def busy(message: str, quiet: bool) -> Iterator[None]:
+    """A spinner on stderr while something of unknown length goes on; nothing where no terminal shows it."""
+    if quiet or not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    with Console(stderr=True).status(Text(message)):
+        yield
+
+
+def tracked(items: Sequence[Item], message: str, quiet: bool) -> Iterator[Item]:
+    """The items one by one, with a progress bar on stderr where there is more than one and a terminal to show it."""
+    if quiet or len(items) < 2 or not sys.stderr.isatty():
+        yield from items
+        return
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(items, description=message, console=Console(stderr=True), transient=True)
+
+
+def hush_libraries() -> None:
+    """Keep other libraries' loading bars and advice off the terminal; their errors still come through."""
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()

@@ -1,0 +1,66 @@
+"""How a failure is told: one line on stderr, an exit code, and a traceback only where it was asked for."""
+
+import json
+import os
+import sys
+import traceback
+
+import typer
+
+FAILED, MISUSED, STOPPED = 1, 2, 130
+
+
+class Misuse(ValueError):
+    """The command line asks for something that cannot be had; the message says what to give instead."""
+
+
+def one_line(error: BaseException) -> str:
+    """The message of any exception on one line, with its type where the message alone would not speak for itself."""
+    if hasattr(error, "format_message"):  # the usage errors of typer's command line parser
+        return " ".join(str(error.format_message()).split())
+    text = " ".join(str(error).split())
+    if isinstance(error, KeyError | IndexError | AssertionError) or not text:
+        return f"{type(error).__name__}: {text}".rstrip(": ")
+    if isinstance(error, ValueError | OSError | ImportError):
+        return text
+    return f"{type(error).__name__}: {text}"
+
+
+def code_of(error: BaseException) -> int:
+    """2 where the user gave something unusable, 1 where something else failed."""
+    unusable = (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError, FileExistsError)
+    return MISUSED if isinstance(error, unusable) else FAILED
+
+
+def say(message: str) -> None:
+    """One line on stderr, under the program's name."""
+    typer.echo(f"sightline: {message}", err=True)
+
+
+def exit_code(error: BaseException, as_json: bool = False) -> int:
+    """Report what stopped a command line and return the exit code that goes with it."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else FAILED
+    if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":
+        say("stopped")
+        return STOPPED
+    if isinstance(error, BrokenPipeError):
+        # whoever read the output has gone; Python must not complain again when it flushes at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    if type(error).__name__ == "NoArgsIsHelpError":
+        typer.echo(str(error))
+        return MISUSED
+    if os.environ.get("SIGHTLINE_DEBUG", "0") not in ("", "0"):
+        traceback.print_exception(error)
+    code = error.exit_code if hasattr(error, "exit_code") else code_of(error)
+    hint = ""
+    if hasattr(error, "format_message"):
+        context = getattr(error, "ctx", None)
+        hint = f" (see `{context.command_path if context else 'sightline'} --help`)"
+    elif code == FAILED:
+        hint = " (SIGHTLINE_DEBUG=1 shows where)"
+    say(one_line(error) + hint)
+    if as_json:
+        typer.echo(json.dumps({"error": one_line(error), "exit_code": code}, ensure_ascii=False))
+    return code

@@ -1,0 +1,222 @@
+"""`sightline look`: a picture and a page of where a model looks, for each photograph."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sightline.cli.console import busy, hush_libraries, print_json, tracked
+from sightline.cli.failures import Misuse, code_of, one_line, say
+from sightline.cli.outputs import OutputFolder, index_page
+
+if TYPE_CHECKING:
+    from sightline.tasks.look import Look
+    from sightline.tasks.vision_model import VisionModel
+
+SUFFIXES = (".look.png", ".look.html")
+
+
+def look(
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="IMAGE…", help="Files, folders (searched through) or 'patterns*'."),
+    ] = None,
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="Bundled name, folder, weights file or hub id (owner/name).")
+    ] = "vit",
+    method: Annotated[
+        str, typer.Option(help="auto, raw, rollout, gradient (of the best class) or grad_rollout.")
+    ] = "auto",
+    layer: Annotated[int, typer.Option(help="Layer for raw and gradient; -1 is the last.")] = -1,
+    head: Annotated[str, typer.Option(help="mean, max, min, or a head's number.")] = "mean",
+    query: Annotated[
+        str, typer.Option(help="Whose row is drawn: class, mean, a token's number, or ROW,COLUMN of a patch.")
+    ] = "class",
+    check: Annotated[
+        bool, typer.Option("--check", help="Also mask what was looked at: does the answer change?")
+    ] = False,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures and pages.")] = Path(
+        "looks"
+    ),
+    sample: Annotated[
+        bool, typer.Option("--sample", help="Look at the photographs that come with sightline.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document, nothing else.")] = False,
+    limit: Annotated[str, typer.Option(help="Most memory that the recording may keep.")] = "1GiB",
+) -> None:
+    """See where a model looks: a picture and a self-contained page for each photograph.
+
+    [bold]Examples[/bold]
+
+    \b
+      sightline look --sample
+      sightline look cat.jpg --model google/vit-base-patch16-224
+      sightline look holiday/ --method raw --layer 5 --head 3 --out looks
+      sightline look cat.jpg --method gradient --check
+      sightline look 'photos/**/*.jpg' --query 4,7 --json
+
+    A map shows where attention went, not why; --check measures what it did.
+    """
+    if not images and not sample:
+        raise Misuse("look needs at least one IMAGE (or --sample); see `sightline look --help`")
+    options: dict[str, Any] = {
+        "method": method,
+        "layer": layer,
+        "head": parse_head(head),
+        "query": parse_query(query),
+        "check": check,
+        "limit": parse_bytes(limit),
+        "command": shlex.join(["sightline", *sys.argv[1:]]),
+    }
+    failures: list[tuple[str, BaseException]] = []
+    photographs = gather(images or [], sample, failures)
+    results: list[tuple[Path, Path, Path, Look]] = []
+    folder = index = None
+    if photographs:
+        folder = OutputFolder(out)
+        opened = open_model(model, as_json)
+        for photograph in tracked(photographs, "Looking", quiet=as_json):
+            try:
+                results.append(_look_at(photograph, opened, folder, options))
+            except (ValueError, OSError, RuntimeError, MemoryError) as error:
+                report(failures, str(photograph), error)
+        index = _write_index(folder, results, opened.name) if len(results) > 1 else None
+    if as_json:
+        _print_machine(results, failures, index)
+    else:
+        _print_person(results, folder, index)
+    if failures:
+        raise typer.Exit(max(code_of(error) for _, error in failures))
+
+
+def open_model(name: str, quiet: bool) -> "VisionModel":
+    """The model of `--model`, with a spinner while it loads and its note, if it has one, on stderr."""
+    with busy(f"Opening {name} …", quiet):
+        from sightline.tasks.vision_model import open_vision_model
+
+        hush_libraries()
+        opened = open_vision_model(name)
+    if opened.note and not quiet:
+        say(f"note: {opened.note}")
+    return opened
+
+
+def gather(images: list[str], sample: bool, failures: list[tuple[str, BaseException]]) -> list[Path]:
+    """All photographs that the arguments name, each once; what names none is reported and the rest goes on."""
+    from sightline.data.photographs import PhotographError, find_photographs, sample_photographs
+
+    found: dict[Path, None] = dict.fromkeys(sample_photographs() if sample else [])
+    for given in images:
+        try:
+            found.update(dict.fromkeys(find_photographs([given])))
+        except PhotographError as error:
+            report(failures, given, error)
+    return list(found)
+
+
+def report(failures: list[tuple[str, BaseException]], source: str, error: BaseException) -> None:
+    """Say what is wrong with one picture of a batch, and remember it."""
+    import os
+    import traceback
+
+    message = one_line(error)
+    if os.environ.get("SIGHTLINE_DEBUG", "0") not in ("", "0"):
+        traceback.print_exception(error)
+    say(message if source in message else f"{source}: {message}")
+    failures.append((source, error))
+
+
+def parse_head(text: str) -> str | int:
+    """``mean``, ``max``, ``min`` or a head's number."""
+    if text.lstrip("-").isdigit():
+        return int(text)
+    if text not in ("mean", "max", "min"):
+        raise Misuse(f"--head {text}: give mean, max, min or a number")
+    return text
+
+
+def parse_query(text: str) -> str | int | tuple[int, int]:
+    """A word, a token's number, or the ROW,COLUMN of a patch."""
+    parts = [part.strip() for part in text.split(",")]
+    if all(part.lstrip("-").isdigit() for part in parts) and len(parts) in (1, 2):
+        numbers = [int(part) for part in parts]
+        return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
+    if len(parts) != 1 or not text.isidentifier():
+        raise Misuse(f"--query {text}: give class, mean, a token's number, or ROW,COLUMN of a patch")
+    return text
+
+
+def parse_bytes(text: str) -> int:
+    """A number of bytes such as ``800MB`` or ``2GiB``."""
+    import re
+
+    units = {"": 1, "b": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+    binary = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*", text.lower())
+    factor = (units | binary).get(match[2]) if match else None
+    if match is None or factor is None or float(match[1]) * factor < 1:
+        raise Misuse(f"--limit {text}: give an amount of memory such as 500MB or 2GiB")
+    return int(float(match[1]) * factor)
+
+
+def _look_at(
+    photograph: Path, opened: "VisionModel", folder: OutputFolder, options: dict[str, Any]
+) -> "tuple[Path, Path, Path, Look]":
+    from sightline.tasks.look import look as look_at
+
+    seen = look_at(photograph, model=opened, **options)
+    picture, page = folder.names(photograph, SUFFIXES)
+    for path in (picture, page):
+        seen.save(path)
+        folder.wrote(path, photograph)
+    return photograph, picture, page, seen
+
+
+def _write_index(folder: OutputFolder, results: "list[tuple[Path, Path, Path, Look]]", model: str) -> Path:
+    path = folder.fixed("index.html")
+    entries = [(p.name, picture.name, page.name, seen.sentence) for p, picture, page, seen in results]
+    path.write_text(index_page(f"Where {model} looks", entries), "utf-8")
+    folder.wrote(path)
+    return path
+
+
+def _print_machine(
+    results: "list[tuple[Path, Path, Path, Look]]",
+    failures: list[tuple[str, BaseException]],
+    index: Path | None,
+) -> None:
+    print_json(
+        {
+            "verb": "look",
+            "results": [
+                {"image": str(photograph), "picture": str(picture), "page": str(page), **seen.summary}
+                for photograph, picture, page, seen in results
+            ],
+            "index": None if index is None else str(index),
+            "failures": [{"image": source, "error": one_line(error)} for source, error in failures],
+        }
+    )
+
+
+def _print_person(
+    results: "list[tuple[Path, Path, Path, Look]]", folder: OutputFolder | None, index: Path | None
+) -> None:
+    for photograph, picture, page, seen in results:
+        typer.echo(f"{photograph.name}: {seen.sentence}")
+        if seen.check is not None:
+            typer.echo(f"  check: {_check_sentence(seen.check)}")
+        typer.echo(f"  {picture}\n  {page}")
+    if index is not None:
+        typer.echo(f"All together: {index}")
+    if folder is not None and folder.replaced:
+        typer.echo(
+            f"Replaced {len(folder.replaced)} earlier results of the same photographs in {folder.folder}."
+        )
+    if results:
+        typer.echo("A map shows where attention went, not why.")
+
+
+def _check_sentence(check: Any) -> str:
+    return str(getattr(check, "sentence", None) or check)

@@ -1,0 +1,71 @@
+"""The entry point: `sightline VERB …`.  Nothing heavier than typer and rich is imported before a verb runs."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from sightline.cli.classify import classify
+from sightline.cli.failures import exit_code
+from sightline.cli.look import look
+from sightline.cli.survey import survey
+from sightline.cli.systems import systems
+from sightline.cli.train import evaluate, train
+
+app = typer.Typer(
+    name="sightline",
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from sightline import __version__
+
+        typer.echo(f"sightline {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """See where any PyTorch vision model looks, as it runs.
+
+    [bold]Examples[/bold]
+
+    \b
+      sightline look --sample                        a picture and a page of a sample photograph, in ./looks
+      sightline look holiday/ --model google/vit-base-patch16-224 --check
+      sightline classify cat.jpg --top 3
+      sightline survey --model facebook/dinov2-small
+      sightline VERB --help                          more about a verb, with examples
+
+    Exit codes: 0 done, 1 something failed, 2 wrong use or an unusable input, 130 stopped with Ctrl-C.
+    SIGHTLINE_DEBUG=1 shows full tracebacks.
+    """
+
+
+for _verb in (look, classify, survey, systems, train, evaluate):
+    app.command()(_verb)
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run one command line and return its exit code; every failure becomes one line on stderr."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        code = app(args=arguments, prog_name="sightline", standalone_mode=False)
+    except BaseException as error:  # noqa: BLE001 - the one place where any failure turns into a line and a code
+        return exit_code(error, as_json="--json" in arguments)
+    return code if isinstance(code, int) else 0
+
+
+def main() -> None:
+    """Console script."""
+    sys.exit(run())

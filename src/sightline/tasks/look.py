@@ -1,0 +1,268 @@
+"""Where does a model look in a photograph?  Image in; map, overlay and page out."""
+
+import base64
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sightline.data.photographs import open_photograph
+from sightline.tasks.vision_model import Prepare, open_vision_model
+
+# methods that need the gradient of the answer; all others only read the forward pass
+GRADIENT_METHODS = ("gradient", "grad_rollout")
+METHODS = ("auto", "raw", "rollout", *GRADIENT_METHODS)
+
+
+@dataclass(frozen=True)
+class Look:
+    """Where one model looked in one photograph.
+
+    ``heat`` (h, w) is the map on the token grid, non-negative; ``image`` the part of the photograph that the model was
+    shown; ``labels`` its best classes with probabilities, best first (None where it does not classify); ``check`` what
+    masking the map did to the answer (None unless asked for); ``recording`` everything that was recorded.
+    """
+
+    heat: Tensor
+    image: Image.Image
+    overlay: Image.Image
+    recording: Any
+    model: str
+    method: str
+    labels: tuple[tuple[str, float], ...] | None = None
+    check: Any = None
+    note: str = ""
+    title: str = "photograph"
+    command: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """One honest sentence: how concentrated the map is and where, beside the even map; then the answer."""
+        return describe(self.heat) + (f" Answer: {_spoken(self.labels)}." if self.labels else "")
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The result as plain values for machines."""
+        share, even = concentration(self.heat)
+        row, column = peak(self.heat)
+        height, width = self.heat.shape
+        return {
+            "model": self.model,
+            "method": self.method,
+            "grid": [height, width],
+            "brightest_tenth_share": round(share, 4),
+            "even_share": round(even, 4),
+            "peak": {"x": round((column + 0.5) / width, 4), "y": round((row + 0.5) / height, 4)},
+            "labels": None
+            if self.labels is None
+            else [{"label": n, "probability": p} for n, p in self.labels],
+            "check": None if self.check is None else _plain(self.check),
+            "note": self.note or None,
+            "sentence": self.sentence,
+        }
+
+    def show(self) -> None:
+        """Show the overlay in the notebook, or in the desktop's picture viewer."""
+        try:
+            from IPython import get_ipython
+            from IPython.display import display
+        except ImportError:
+            self.overlay.show()
+            return
+        if get_ipython() is None:
+            self.overlay.show()
+        else:
+            display(self)
+
+    def save(self, path: str | Path) -> Path:
+        """Write a picture (.png, .jpg, .webp) or a self-contained page (.html); other suffixes raise ValueError."""
+        path = Path(path)
+        suffix = path.suffix.lower()
+        if suffix not in (".png", ".jpg", ".jpeg", ".webp", ".html", ".htm"):
+            raise ValueError(
+                f"{path}: a look is saved as .png, .jpg, .webp or .html, not {suffix or 'without a suffix'}"
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if suffix in (".html", ".htm"):
+            self.recording.to_html(path, image=self.image, title=self.title, command=self.command)
+        else:
+            self.overlay.save(path)
+        return path
+
+    def _repr_html_(self) -> str:
+        """Shown by notebooks: the overlay, embedded, and the sentence."""
+        from html import escape
+
+        held = io.BytesIO()
+        self.overlay.save(held, "PNG")
+        data = base64.b64encode(held.getvalue()).decode()
+        return (
+            f'<figure style="margin:0"><img style="max-width:100%" alt="{escape(self.sentence)}" '
+            f'src="data:image/png;base64,{data}"><figcaption>{escape(self.sentence)}</figcaption></figure>'
+        )
+
+    def __repr__(self) -> str:
+        return f"Look({self.title}, {self.model}, {self.method}: {self.sentence})"
+
+
+def look(
+    image: Any,
+    *,
+    model: Any = None,
+    method: str = "auto",
+    layer: int = -1,
+    head: str | int = "mean",
+    query: Any = "class",
+    check: bool = False,
+    limit: int = 2**30,
+    prepare: Prepare | None = None,
+    command: str = "",
+) -> Look:
+    """Run a model on one photograph and tell where its attention went.
+
+    ``image`` is anything ``open_photograph`` takes.  ``model`` is a bundled name (default "vit"), a folder, a weights
+    file, a hub id, an ``nn.Module`` or a ``VisionModel``.  ``method``: "raw" (the rows of one layer), "rollout" (Abnar
+    & Zuidema), "gradient" (weighted by the gradient of the best class), "grad_rollout" (Chefer et al.), or "auto"
+    (rollout where the query is the class token).  ``layer``, ``head`` and ``query`` choose what is shown; ``check``
+    masks what was looked at and measures what that does to the answer; ``limit`` bounds the bytes kept.
+
+    Raises ``PhotographError``, ``ModelError`` or ``ValueError`` in one line for anything that cannot be done.
+    """
+    from sightline.lens import record, view
+
+    if method not in METHODS:
+        raise ValueError(f"method {method!r} is not known; choose one of {', '.join(METHODS)}")
+    opened = open_vision_model(model, prepare)
+    photograph = open_photograph(image)
+    pixels, seen_image = opened.prepare(photograph)
+    pixels = like_parameters(pixels, opened.model)
+    wants_gradient = method in GRADIENT_METHODS
+    training = opened.model.training
+    opened.model.eval()
+    try:
+        with torch.set_grad_enabled(wants_gradient):
+            given = pixels.clone().requires_grad_(wants_gradient)
+            with record(opened.model, gradients=wants_gradient, limit=limit) as seen:
+                logits = answer(opened.model(given))
+            options: dict[str, Any] = {"score": _score(logits, opened.name, method)} if wants_gradient else {}
+            heat = seen.heat(method=method, layer=layer, head=head, query=query, image=seen_image, **options)
+        checked = seen.check(opened.model, seen_image) if check else None
+    finally:
+        opened.model.train(training)
+    heat = heat.detach().float().cpu()
+    title = Path(image).name if isinstance(image, str | Path) else "photograph"
+    labels = best_labels(logits, opened.names)
+    return Look(
+        heat=heat,
+        image=seen_image,
+        overlay=view.overlay(
+            seen_image, heat, title=f"{title} · {opened.name} · {method}", caption=describe(heat)
+        ),
+        recording=seen,
+        model=opened.name,
+        method=method,
+        labels=labels,
+        check=checked,
+        note=opened.note,
+        title=title,
+        command=command,
+    )
+
+
+def answer(output: Any) -> Tensor | None:
+    """The class scores (batch, classes) in whatever a model returned, or None where there are none."""
+    logits = getattr(output, "logits", None)
+    if logits is None and isinstance(output, dict):
+        logits = output.get("logits")
+    if logits is None and isinstance(output, Tensor):
+        logits = output
+    return logits if isinstance(logits, Tensor) and logits.ndim == 2 else None
+
+
+def best_labels(
+    logits: Tensor | None, names: tuple[str, ...] | None, top: int = 5
+) -> tuple[tuple[str, float], ...] | None:
+    """The likeliest classes of the first item with softmax probabilities; None unless every score has a name."""
+    if logits is None or names is None or logits.shape[-1] != len(names):
+        return None
+    chances = logits[0].detach().float().softmax(-1)
+    values, places = chances.topk(min(top, len(names)))
+    return tuple(
+        (names[place], round(value, 6)) for place, value in zip(places.tolist(), values.tolist(), strict=True)
+    )
+
+
+def concentration(heat: Tensor) -> tuple[float, float]:
+    """Share of the map's mass that its brightest tenth of cells holds, and the share that an even map would hold."""
+    values = heat.flatten().clamp(min=0).double()
+    count = max(1, math.ceil(values.numel() / 10))
+    total = values.sum()
+    even = count / values.numel()
+    return (float(values.topk(count).values.sum() / total) if total > 0 else even), even
+
+
+def peak(heat: Tensor) -> tuple[int, int]:
+    """Row and column of the brightest cell."""
+    return divmod(int(heat.flatten().argmax()), heat.shape[1])
+
+
+def describe(heat: Tensor) -> str:
+    """How concentrated a map is and where, in a sentence that claims no more than that."""
+    share, even = concentration(heat)
+    row, column = peak(heat)
+    where = _region((row + 0.5) / heat.shape[0], (column + 0.5) / heat.shape[1])
+    if share < 1.5 * even:
+        return (
+            f"Attention is spread almost evenly: its strongest tenth of the picture holds {share:.0%} of it."
+        )
+    return f"Attention is strongest {where}: a tenth of the picture holds {share:.0%} of it (evenly: {even:.0%})."
+
+
+def _region(down: float, across: float) -> str:
+    vertical = "upper" if down < 1 / 3 else "lower" if down > 2 / 3 else ""
+    horizontal = "left" if across < 1 / 3 else "right" if across > 2 / 3 else ""
+    if not vertical and not horizontal:
+        return "in the middle"
+    if vertical and horizontal:
+        return f"at the {vertical} {horizontal}"
+    return (
+        f"at the {horizontal}" if horizontal else {"upper": "at the top", "lower": "at the bottom"}[vertical]
+    )
+
+
+def _spoken(labels: tuple[tuple[str, float], ...] | None) -> str:
+    return ", ".join(f"{name} {chance:.0%}" for name, chance in (labels or ())[:3])
+
+
+def _score(logits: Tensor | None, name: str, method: str) -> Tensor:
+    if logits is None:
+        raise ValueError(
+            f"method {method!r} needs class scores, and model {name!r} gives none; use raw or rollout"
+        )
+    return logits[0].max()
+
+
+def like_parameters(pixels: Tensor, model: torch.nn.Module) -> Tensor:
+    first = next(model.parameters(), None)
+    return pixels if first is None else pixels.to(device=first.device, dtype=first.dtype)
+
+
+def _plain(value: Any) -> Any:
+    """Nested plain values of a check's result, for JSON."""
+    if isinstance(value, Tensor):
+        return value.tolist()
+    if hasattr(value, "summary"):
+        held = value.summary
+        return _plain(held() if callable(held) else held)
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
