@@ -22,7 +22,7 @@ class PatchEmbedding(nn.Module):
         height, width = images.shape[-2] // self.patch, images.shape[-1] // self.patch
         if height < 1 or width < 1 or images.shape[1] != self.channels:
             raise ValueError(
-                f"images need {self.channels} channels and sides of at least {self.patch} pixels (one patch), "
+                f"images need {self.channels} channels and sides of {self.patch} pixels (one patch) or more, "
                 f"given {tuple(images.shape)}"
             )
         return height, width

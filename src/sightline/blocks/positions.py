@@ -97,6 +97,39 @@ RESIZE: dict[str, Callable[[Tensor, int, int], Tensor]] = {
 }
 
 
+class GridPositions(nn.Module):
+    """Holds learned positions of a few prefix tokens and a grid of patches, and resizes the grid to an image.
+
+    `image_size` (height, width) in pixels is the size the positions are learned at, `rule` one of RESIZE: how
+    the weights' own code resizes.  Raises ValueError for an unknown rule or an image smaller than a patch.
+    """
+
+    def __init__(
+        self, *, image_size: tuple[int, int], patch: int, dim: int, prefix: int = 1, rule: str = "timm"
+    ) -> None:
+        super().__init__()
+        if rule not in RESIZE:
+            raise ValueError(f"positions are resized by one of {', '.join(RESIZE)}, given {rule!r}")
+        self.grid = (image_size[0] // patch, image_size[1] // patch)
+        if min(self.grid) < 1:
+            raise ValueError(f"image_size {tuple(image_size)} holds no patch of {patch} pixels: enlarge it")
+        self.square = image_size[0] == image_size[1]
+        self.patch, self.prefix, self.rule = patch, prefix, rule
+        length = prefix + self.grid[0] * self.grid[1]
+        self.table = nn.Parameter(torch.empty(1, length, dim).normal_(std=0.02))
+
+    def forward(self, height: int, width: int) -> Float[Tensor, "1 positions dim"]:
+        """Gives the positions of the prefix and of all patches of an image of height x width pixels."""
+        rows, columns = height // self.patch, width // self.patch
+        # DINO's code resizes whenever the image is not square, even to the very same grid
+        anyway = self.rule == "dino" and self.square and height != width
+        if (rows, columns) == self.grid and not anyway:
+            return self.table
+        prefix, grid = self.table.tensor_split([self.prefix], dim=1)
+        resized = RESIZE[self.rule](grid[0].unflatten(0, self.grid), rows, columns)
+        return torch.cat([prefix, resized.flatten(0, 1)[None]], dim=1)
+
+
 def _interpolate(grid: Tensor, **how: object) -> Tensor:
     # in float32 whatever the weights are: bicubic resampling in half precision shifts positions
     channels_first = grid.float().permute(2, 0, 1)[None]

@@ -6,18 +6,20 @@ idea      Cut an image into patches, treat each as a word, and let a plain Trans
           No convolution beyond the cut, so attention alone decides what is near what.
 flow      images (B, 3, H, W)
           -> patches (B, N, D), N = (H // patch) (W // patch)
-          -> [class | distillation? | registers? | patches] + positions (B, 1 + .. + N, D)
+          -> [class | registers? | patches] + positions (B, 1 + R + N, D)
           -> `depth` pre-norm layers of self-attention and GELU MLP -> final norm = `tokens(images)`
           -> class token -> head -> logits (B, classes)
 differs   Query, key and value are three maps, not one fused matrix (the numbers are the same).
           Images of any size run, non-square ones too: positions are resized on the fly by the rule the
           weights were published with (`positions=`).
-          Distillation token: DeiT (Touvron et al. 2021).  Registers: Darcet et al. 2024.
+          Registers (Darcet et al. 2024) are learned tokens that belong to no patch.  DeiT's distillation
+          token (Touvron et al. 2021) is the first register, read by a head of its own.
           No dropout; stochastic depth through `blocks.transformer.spread_drop_path(model.layers, rate)`.
 recipe    recipes/vit.py
 top-1     see the bundled weights' card
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -28,7 +30,7 @@ from torch.nn import functional as F
 
 from sightline.attention import MultiHeadAttention
 from sightline.blocks.patches import PatchEmbedding
-from sightline.blocks.positions import RESIZE
+from sightline.blocks.positions import GridPositions
 from sightline.blocks.transformer import FeedForward, PreNormLayer
 
 HEADS_ON_TOP = ("class", "tanh", "distilled")
@@ -40,15 +42,15 @@ class VisionTransformer(nn.Module, PyTorchModelHubMixin):
     `image_size` (side or (height, width)) is the size the positions are learned at; any other size runs,
     too. `hidden` is the MLP's width (default 4 dim).  `classes=0` leaves the head out: `forward` then gives
     the class token's feature.  `head`: "class" (linear on the class token), "tanh" (linear, tanh, linear:
-    the paper's head while pretraining), "distilled" (DeiT: a distillation token with its own linear head;
-    logits are the mean). `positions` names the rule that resizes positions, one of blocks.positions.RESIZE.
-    Raises ValueError for sizes that do not fit together.
+    the paper's head while pretraining), "distilled" (DeiT: a second linear head reads the first register,
+    its distillation token; logits are the mean). `positions` names the rule that resizes positions, one of
+    blocks.positions.RESIZE. Raises ValueError for sizes that do not fit together.
     """
 
     def __init__(
         self,
         *,
-        image_size: int | tuple[int, int] = 224,
+        image_size: int | Sequence[int] = 224,
         patch: int = 16,
         dim: int = 768,
         depth: int = 12,
@@ -62,26 +64,16 @@ class VisionTransformer(nn.Module, PyTorchModelHubMixin):
     ) -> None:
         super().__init__()
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-        self.trained_grid = (height // patch, width // patch)
-        if min(self.trained_grid) < 1:
-            raise ValueError(
-                f"an image of {height} x {width} pixels holds no patch of {patch}: enlarge image_size"
-            )
-        if positions not in RESIZE:
-            raise ValueError(f"positions must be one of {', '.join(RESIZE)}, given {positions!r}")
         if head not in HEADS_ON_TOP:
             raise ValueError(f"head must be one of {', '.join(HEADS_ON_TOP)}, given {head!r}")
-        self.image_size, self.rule, self.registers = (height, width), positions, registers
-        self.prefix = (
-            2 if head == "distilled" else 1
-        )  # tokens that stand before the patches and have a position
+        if head == "distilled" and registers < 1:
+            raise ValueError('head="distilled" reads the first register: give registers=1 (DeiT) or more')
+        self.image_size, self.registers = (height, width), registers
 
         self.patches = PatchEmbedding(patch=patch, dim=dim)
-        self.prefix_tokens = nn.Parameter(torch.empty(1, self.prefix, dim))
+        self.class_token = nn.Parameter(torch.empty(1, 1, dim))
         self.register_tokens = nn.Parameter(torch.empty(1, registers, dim)) if registers else None
-        self.positions = nn.Parameter(
-            torch.empty(1, self.prefix + self.trained_grid[0] * self.trained_grid[1], dim)
-        )
+        self.positions = GridPositions(image_size=(height, width), patch=patch, dim=dim, rule=positions)
         self.layers = nn.ModuleList(
             PreNormLayer(
                 dim=dim,
@@ -101,59 +93,42 @@ class VisionTransformer(nn.Module, PyTorchModelHubMixin):
         """Draws the weights as the paper's code does.
 
         Xavier-uniform for attention and MLP, MLP biases N(0, 1e-6), positions N(0, 0.02), class token and
-        head zero, patches LeCun-normal.  Distillation token N(0, 0.02) as DeiT's code, registers N(0, 1e-6)
-        as DINOv2's.
+        head zero, patches LeCun-normal; registers N(0, 0.02), as DeiT's distillation token.
         """
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
-                nn.init.constant_(module.bias, 0.0)
+            if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+        for module in self.modules():
             if isinstance(module, FeedForward):
                 nn.init.normal_(module.expand.bias, std=1e-6)
                 nn.init.normal_(module.contract.bias, std=1e-6)
-        cut = self.patches.project
-        fan_in = cut.weight[0].numel()
+        weight = self.patches.project.weight
+        fan_in = weight[0].numel()
         # a normal cut at two deviations has 0.8796 of its deviation left; LeCun's rule wants 1 / sqrt(fan_in)
         spread = fan_in**-0.5 / 0.87962566103423978
-        nn.init.trunc_normal_(cut.weight, std=spread, a=-2 * spread, b=2 * spread)
-        nn.init.zeros_(cut.bias)
-        nn.init.normal_(self.positions, std=0.02)
-        nn.init.zeros_(self.prefix_tokens)
-        nn.init.normal_(self.prefix_tokens[:, 1:], std=0.02)
+        nn.init.trunc_normal_(weight, std=spread, a=-2 * spread, b=2 * spread)
+        nn.init.normal_(self.positions.table, std=0.02)
+        nn.init.zeros_(self.class_token)
         if self.register_tokens is not None:
-            nn.init.normal_(self.register_tokens, std=1e-6)
+            nn.init.normal_(self.register_tokens, std=0.02)
         for top in (self.head, self.distilled_head):
             if isinstance(top, nn.Linear):
                 nn.init.zeros_(top.weight)
-                nn.init.constant_(top.bias, 0.0)
-
-    def positions_for(
-        self, images: Float[Tensor, "batch 3 height width"]
-    ) -> Float[Tensor, "1 positions dim"]:
-        """Gives the positions of class (and distillation) token and patches for images of this size."""
-        rows, columns = self.patches.grid(images)
-        height, width = images.shape[-2:]
-        # DINO's code resizes whenever the image is not square, even to the very same grid
-        anyway = self.rule == "dino" and height != width and self.image_size[0] == self.image_size[1]
-        if (rows, columns) == self.trained_grid and not anyway:
-            return self.positions
-        prefix, grid = self.positions.tensor_split([self.prefix], dim=1)
-        resized = RESIZE[self.rule](grid[0].unflatten(0, self.trained_grid), rows, columns)
-        return torch.cat([prefix, resized.flatten(0, 1)[None]], dim=1)
+                nn.init.zeros_(top.bias)
 
     def embed(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch tokens dim"]:
-        """Gives what the first layer reads: class, distillation and register tokens, then patches."""
+        """Gives what the first layer reads: class token, registers, patches, with their positions."""
         patches = self.patches(images)
-        prefix = self.prefix_tokens.expand(len(images), -1, -1)
-        tokens = torch.cat([prefix, patches], dim=1) + self.positions_for(images)
-        if self.register_tokens is not None:  # registers have no position
-            prefix, patches = tokens.tensor_split([self.prefix], dim=1)
-            registers = self.register_tokens.expand(len(images), -1, -1)
-            tokens = torch.cat([prefix, registers, patches], dim=1)
-        return tokens
+        place = self.positions(*images.shape[-2:])
+        first = self.class_token + place[:, :1]
+        if self.register_tokens is not None:
+            first = torch.cat([first, self.register_tokens], dim=1)  # a learned token needs no position
+        return torch.cat([first.expand(len(images), -1, -1), patches + place[:, 1:]], dim=1)
 
     def tokens(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch tokens dim"]:
-        """Gives all tokens after the final norm: class, distillation, registers, patches, in this order."""
+        """Gives all tokens after the final norm: class, registers, patches, in this order."""
         tokens = self.embed(images)
         for layer in self.layers:
             tokens = layer(tokens)
