@@ -1,0 +1,357 @@
+"""Rollout and gradient relevance against a few lines of eager matrices and autograd, in float64."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from sightline.lens.gradients import grad_cross_rollout, grad_rollout, grad_weighted, raw_gradient
+from sightline.lens.rollout import cross_rollout, drop_lowest, rollout
+
+torch.set_num_threads(1)
+
+
+@dataclass
+class FakeSite:
+    """The shape of a Site that combining needs: rows by blocks, and the output kept in the graph."""
+
+    path: str
+    index: int
+    weights: Tensor
+    kind: str = "self"
+    output: Tensor | None = None
+    value: Tensor | None = None
+    query_index: Tensor | None = None
+    queries: int = 0
+    windows: object = None
+    step: int = 3
+    largest: int = 0
+
+    def __post_init__(self) -> None:
+        self.name, self.layer = self.path, self.index
+        self.batch, self.heads, self.rows, self.keys = self.weights.shape
+        self.queries = self.queries or self.rows
+        if self.query_index is None:
+            self.query_index = torch.arange(self.rows)
+
+    def blocks(self, size: int = 256) -> Iterator[tuple[Tensor, Tensor]]:
+        for first in range(0, self.rows, min(size, self.step)):
+            numbers = torch.arange(first, min(first + min(size, self.step), self.rows))
+            self.largest = max(self.largest, len(numbers))
+            yield numbers, self.weights[:, :, numbers].detach()
+
+    def gradient_blocks(self, score: Tensor, size: int = 256) -> Iterator[tuple[Tensor, Tensor]]:
+        if self.output is None or self.value is None:
+            raise ValueError("needs gradients=True")
+        (slope,) = torch.autograd.grad(score, self.output, retain_graph=True)
+        for numbers, _ in self.blocks(size):
+            yield numbers, slope[:, :, numbers] @ self.value.transpose(-1, -2)
+
+
+def random_sites(layers: int, batch: int, heads: int, tokens: int, seed: int = 0) -> list[FakeSite]:
+    draw = torch.Generator().manual_seed(seed)
+    maps = (
+        torch.randn(layers, batch, heads, tokens, tokens, generator=draw, dtype=torch.float64)
+        .mul(2)
+        .softmax(-1)
+    )
+    return [FakeSite(f"encoder.layer.{layer}.attention", layer, maps[layer]) for layer in range(layers)]
+
+
+class Attention(torch.nn.Module):
+    """Explicit softmax attention that keeps its matrix, so that autograd gives dL/dA itself."""
+
+    def __init__(self, path: str, dim: int, heads: int, kind: str = "self") -> None:
+        super().__init__()
+        self.path, self.heads, self.kind = path, heads, kind
+        self.q, self.k, self.v, self.out = (torch.nn.Linear(dim, dim) for _ in range(4))
+
+    def forward(self, x: Tensor, source: Tensor, seen: list[FakeSite], dense: list[Tensor]) -> Tensor:
+        q, k, v = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for part in (self.q(x), self.k(source), self.v(source))
+        )
+        weights = (q @ k.transpose(-1, -2) * 1.5).softmax(-1)
+        dense.append(weights)
+        output = weights @ v
+        seen.append(FakeSite(self.path, len(seen), weights.detach(), self.kind, output, v.detach()))
+        return self.out(output.transpose(1, 2).flatten(-2))
+
+
+def run_encoder(
+    layers: int, batch: int, heads: int, tokens: int
+) -> tuple[list[FakeSite], list[Tensor], Tensor]:
+    torch.manual_seed(layers * 100 + tokens)
+    stack = [Attention(f"blocks.{layer}.attn", 8, heads).double() for layer in range(layers)]
+    x = torch.randn(batch, tokens, 8, dtype=torch.float64)
+    seen: list[FakeSite] = []
+    dense: list[Tensor] = []
+    for layer in stack:
+        x = x + layer(x, x, seen, dense)
+        x = x + x.tanh()  # something other than attention between the layers
+    return seen, dense, x[:, 0].square().sum(-1)
+
+
+def run_pair(layers: int = 3, batch: int = 2, source: int = 7, target: int = 5):
+    torch.manual_seed(5)
+    seen: list[FakeSite] = []
+    dense: list[Tensor] = []
+    s, t = torch.randn(batch, source, 8).double(), torch.randn(batch, target, 8).double()
+    for layer in range(layers):
+        s = s + Attention(f"encoder.{layer}.self", 8, 2).double()(s, s, seen, dense)
+    for layer in range(layers):
+        t = t + Attention(f"decoder.{layer}.self", 8, 2).double()(t, t, seen, dense)
+        t = t + Attention(f"decoder.{layer}.cross", 8, 2, "cross").double()(t, s, seen, dense)
+    groups = seen[:layers], seen[layers::2], seen[layers + 1 :: 2]
+    return groups, (dense[:layers], dense[layers::2], dense[layers + 1 :: 2]), t[:, -1].sin().sum(-1)
+
+
+def eager_rollout(maps: list[Tensor], residual: float = 0.5) -> Tensor:
+    result = torch.eye(maps[0].shape[-1], dtype=torch.float64)
+    for fused in maps:
+        result = (residual * torch.eye(fused.shape[-1]).double() + (1 - residual) * fused) @ result
+    return result
+
+
+# ---------------------------------------------------------------------------------------------------- rollout
+
+
+@pytest.mark.parametrize("residual", [0.0, 0.5, 0.9])
+def test_rollout_equals_matrices(residual: float) -> None:
+    sites = random_sites(layers=4, batch=3, heads=2, tokens=10)
+    expected = eager_rollout([site.weights.mean(1) for site in sites], residual)
+    assert torch.allclose(rollout(sites, residual=residual), expected, atol=1e-12, rtol=0)
+    assert torch.allclose(rollout(sites, rows=0, residual=residual), expected[:, :1], atol=1e-12, rtol=0)
+    assert torch.allclose(
+        rollout(sites, rows=[-1, 2], residual=residual), expected[:, [-1, 2]], atol=1e-12, rtol=0
+    )
+
+
+@pytest.mark.parametrize("fusion", ["max", "min"])
+def test_other_fusions_divide_by_the_row_sum(fusion: str) -> None:
+    sites = random_sites(3, 2, 4, 6)
+    fused = [getattr(site.weights, f"a{fusion}")(1) for site in sites]
+    expected = eager_rollout([rows / rows.sum(-1, keepdim=True) for rows in fused])
+    assert torch.allclose(rollout(sites, fusion=fusion), expected, atol=1e-12, rtol=0)
+
+
+def test_discard_drops_the_lowest_of_each_row() -> None:
+    sites = random_sites(3, 2, 2, 10)
+    cut = []
+    for site in sites:
+        rows = site.weights.mean(1).clone()
+        for row in rows.flatten(0, 1):  # a view: written in place
+            row[row.argsort()[:7]] = 0
+            row /= row.sum()
+        cut.append(rows)
+    assert torch.allclose(rollout(sites, discard=0.7), eager_rollout(cut), atol=1e-12, rtol=0)
+
+
+def test_discard_counts_only_keys_a_row_can_see_and_keeps_one() -> None:
+    row = torch.tensor([[0.0, 0.0, 0.1, 0.6, 0.3], [0.0, 1.0, 0.0, 0.0, 0.0]])
+    assert torch.equal(drop_lowest(row, 0.5), torch.tensor([[0, 0, 0, 0.6, 0.3], [0, 1, 0, 0, 0]]))
+    assert torch.equal(drop_lowest(row, 0.99), torch.tensor([[0, 0, 0, 0.6, 0], [0, 1, 0, 0, 0]]))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    layers=st.integers(1, 4),
+    batch=st.integers(1, 3),
+    heads=st.integers(1, 3),
+    tokens=st.integers(1, 9),
+    fusion=st.sampled_from(["mean", "max", "min"]),
+    discard=st.floats(0, 0.95),
+    residual=st.floats(0, 1),
+    seed=st.integers(0, 99),
+)
+def test_rows_are_distributions(layers, batch, heads, tokens, fusion, discard, residual, seed) -> None:
+    sites = random_sites(layers, batch, heads, tokens, seed)
+    result = rollout(sites, fusion=fusion, discard=discard, residual=residual)
+    assert result.shape == (batch, tokens, tokens)
+    assert bool((result >= 0).all())
+    assert torch.allclose(result.sum(-1), torch.ones(batch, tokens).double(), atol=1e-9)
+
+
+def test_causal_rollout_never_looks_ahead() -> None:
+    sites = random_sites(3, 1, 2, 6)
+    for site in sites:
+        site.weights = site.weights.tril() / site.weights.tril().sum(-1, keepdim=True)
+    assert bool((rollout(sites, discard=0.4).triu(1) == 0).all())
+
+
+def test_a_fully_masked_row_keeps_its_own_token() -> None:
+    sites = random_sites(3, 2, 2, 5)
+    for site in sites:
+        site.weights[:, :, 3] = 0
+        site.weights[:, :, :, 3] = 0
+    result = rollout(sites)
+    assert torch.equal(result[:, 3], torch.eye(5).double()[3].expand(2, 5))
+    assert torch.allclose(result.sum(-1), torch.ones(2, 5).double())
+
+
+def test_order_is_the_order_of_running_and_it_matters() -> None:
+    sites = random_sites(3, 1, 1, 5)
+    forward = eager_rollout([site.weights.mean(1) for site in sites])
+    backward = eager_rollout([site.weights.mean(1) for site in sites[::-1]])
+    assert not torch.allclose(forward, backward, atol=1e-3)
+    assert torch.allclose(rollout(sites[::-1]), forward)
+
+
+def test_start_leaves_out_the_first_layers() -> None:
+    sites = random_sites(4, 2, 2, 5)
+    assert torch.allclose(rollout(sites, start=2), eager_rollout([s.weights.mean(1) for s in sites[2:]]))
+    with pytest.raises(ValueError, match="start=4"):
+        rollout(sites, start=4)
+
+
+def test_kept_rows_may_come_in_any_order() -> None:
+    sites = random_sites(2, 1, 2, 6)
+    order = torch.tensor([3, 1, 5, 0, 2, 4])
+    shuffled = [replace(site, weights=site.weights[:, :, order], query_index=order) for site in sites]
+    assert torch.allclose(rollout(shuffled), rollout(sites))
+
+
+def test_never_more_than_a_block_is_read() -> None:
+    sites = random_sites(2, 1, 2, 50)
+    rollout(sites, rows=0)
+    assert max(site.largest for site in sites) == 3
+
+
+def test_refusals_name_the_site_and_the_remedy() -> None:
+    sites = random_sites(2, 1, 2, 6)
+    some = FakeSite("a.1.attn", 0, sites[0].weights[:, :, :1], queries=6)
+    with pytest.raises(ValueError, match=r"a\.1\.attn kept 1 of 6 rows.*queries=None"):
+        rollout([some])
+    small = FakeSite("stage.2.attn", 5, random_sites(1, 1, 2, 4)[0].weights)
+    with pytest.raises(ValueError, match=r'6 tokens.*stage\.2\.attn: 4 tokens.*sites="stage\.\*\.attn"'):
+        rollout([*sites, small])
+    cross = FakeSite("x.cross", 2, sites[0].weights, kind="cross")
+    with pytest.raises(ValueError, match=r"x\.cross is cross attention.*cross_rollout"):
+        rollout([*sites, cross])
+    with pytest.raises(ValueError, match="windows"):
+        rollout([replace(sites[0], windows=object())])
+    with pytest.raises(ValueError, match="No site"):
+        rollout([])
+    with pytest.raises(IndexError, match="6 tokens"):
+        rollout(sites, rows=6)
+    for bad in ({"residual": 1.2}, {"discard": 1.0}, {"fusion": "median"}):
+        with pytest.raises((ValueError, TypeError)):  # beartype may refuse the word first
+            rollout(sites, **bad)
+
+
+# -------------------------------------------------------------------- encoder, decoder
+
+
+@pytest.mark.parametrize("residual", [0.3, 0.5])
+def test_cross_rollout_equals_block_matrix(residual: float) -> None:
+    (encoder, decoder, cross), _, _ = run_pair()
+    own = eager_rollout([site.weights.mean(1) for site in encoder], residual)
+    tt, ts = torch.eye(5).double().expand(2, 5, 5), torch.zeros(2, 5, 7).double()
+    for inner, outer in zip(decoder, cross, strict=True):
+        mixed = residual * torch.eye(5).double() + (1 - residual) * inner.weights.mean(1)
+        tt, ts = mixed @ tt, mixed @ ts
+        tt, ts = residual * tt, residual * ts + (1 - residual) * outer.weights.mean(1) @ own
+    found = cross_rollout(encoder, decoder, cross, residual=residual)
+    assert torch.allclose(found.source, ts, atol=1e-12)
+    assert torch.allclose(found.target, tt, atol=1e-12)
+    one = cross_rollout(encoder, decoder, cross, residual=residual, rows=-1)
+    assert torch.allclose(one.source, ts[:, -1:], atol=1e-12)
+    assert torch.allclose(one.source.sum(-1) + one.target.sum(-1), torch.ones(2, 1).double())
+
+
+def test_cross_rollout_without_encoder_or_self_attention() -> None:
+    (encoder, _, cross), _, _ = run_pair(layers=1)
+    bare = cross_rollout([], [], cross)
+    assert torch.allclose(bare.source, 0.5 * cross[0].weights.mean(1))
+    assert torch.allclose(bare.target, 0.5 * torch.eye(5).double().expand(2, 5, 5))
+    with pytest.raises(ValueError, match="do not belong together"):
+        cross_rollout(
+            [replace(encoder[0], weights=encoder[0].weights[:, :, :6, :6], query_index=None, queries=6)],
+            [],
+            cross,
+        )
+    with pytest.raises(ValueError, match="No cross-attention"):
+        cross_rollout(encoder, [], [])
+
+
+# ------------------------------------------------------------------------------------------------- gradients
+
+
+def positive(weights: Tensor, score: Tensor) -> Tensor:
+    (slope,) = torch.autograd.grad(score.sum(), weights, retain_graph=True)
+    return (slope * weights).clamp(min=0).mean(1).detach()
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_single_site_equals_autograd_on_the_matrix(batch: int) -> None:
+    seen, dense, score = run_encoder(3, batch, 2, 6)
+    for site, weights in zip(seen, dense, strict=True):
+        (slope,) = torch.autograd.grad(score.sum(), weights, retain_graph=True)
+        assert torch.allclose(raw_gradient(site, score), slope.mean(1), atol=1e-12, rtol=0)
+        assert torch.allclose(grad_weighted(site, score), positive(weights, score), atol=1e-12, rtol=0)
+    last = grad_weighted(seen[-1], score)
+    assert bool((last[:, 0] > 0).any())
+    assert bool((last[:, 1:] == 0).all())
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_grad_rollout_pairs_each_layer_with_its_own_gradient(batch: int) -> None:
+    seen, dense, score = run_encoder(4, batch, 2, 6)
+    expected = torch.eye(6).double().expand(batch, 6, 6)
+    wrong = expected
+    slopes = torch.autograd.grad(score.sum(), dense, retain_graph=True)
+    for layer, weights in enumerate(dense):
+        expected = expected + positive(weights, score) @ expected
+        wrong = (
+            wrong + (slopes[-1 - layer] * weights).clamp(min=0).mean(1).detach() @ wrong
+        )  # the reported bug
+    assert torch.allclose(grad_rollout(seen, score), expected, rtol=1e-12)
+    assert torch.allclose(grad_rollout(seen[::-1], score, rows=0), expected[:, :1], rtol=1e-12)
+    assert not torch.allclose(wrong[:, :1], expected[:, :1], atol=1e-6)
+    without = grad_rollout(seen, score, rows=[0, 2], identity=False)
+    assert torch.allclose(without, (expected - torch.eye(6).double())[:, [0, 2]], rtol=1e-12)
+
+
+def test_one_image_does_not_see_another() -> None:
+    seen, _, score = run_encoder(3, 3, 2, 6)
+    alone = grad_rollout(seen, score[1], rows=0)
+    assert torch.allclose(alone[1], grad_rollout(seen, score, rows=0)[1])
+    assert torch.equal(alone[0], torch.eye(6).double()[:1])
+
+
+def test_encoder_decoder_rules_five_to_ten() -> None:
+    groups, dense, score = run_pair()
+    relevance = [[positive(weights, score) for weights in group] for group in dense]
+    ss, tt, ts = torch.eye(7).double(), torch.eye(5).double(), torch.zeros(2, 5, 7).double()
+    for bar in relevance[0]:
+        ss = ss + bar @ ss
+
+    def hat(relevance: Tensor) -> Tensor:
+        gained = relevance - torch.eye(relevance.shape[-1]).double()
+        total = gained.sum(-1, keepdim=True)
+        return torch.eye(relevance.shape[-1]).double() + torch.where(total > 1e-12, gained / total, 0.0)
+
+    for inner, outer in zip(relevance[1], relevance[2], strict=True):
+        ts = ts + inner @ ts
+        tt = tt + inner @ tt
+        ts = ts + hat(tt).mT @ outer @ hat(ss)
+    found = grad_cross_rollout(*groups, score)
+    assert torch.allclose(found.target, tt, atol=1e-10)
+    assert torch.allclose(found.source, ts, atol=1e-10)
+    row = grad_cross_rollout(*groups, score, rows=-1)
+    assert torch.allclose(row.source, ts[:, -1:], atol=1e-10)
+    assert torch.allclose(row.target, tt[:, -1:], atol=1e-10)
+
+
+def test_gradient_refusals() -> None:
+    seen, _, score = run_encoder(2, 1, 2, 5)
+    with pytest.raises(ValueError, match="gradients=True"):
+        grad_rollout(random_sites(2, 1, 2, 5), score)
+    with pytest.raises(ValueError, match="one number per image"):
+        grad_weighted(seen[0], score[:, None].expand(1, 4))
+    with pytest.raises(ValueError, match="detach"):
+        grad_weighted(seen[0], score.detach())
