@@ -5,9 +5,7 @@ kernel computed the output.  It follows `torch.nn.functional.scaled_dot_product_
 a causal mask is aligned top left, a row that may attend nowhere is zero (not NaN), grouped key heads repeat.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +15,7 @@ from torch import Tensor
 class Call:
     """One attention call as it was seen.  `weights` are kept rows, or None where `query` and `key` are kept instead."""
 
-    source: str  # "sdpa" | "softmax" | "flex" | "observe"
+    source: str  # "sdpa" | "softmax" | "observe"
     path: str
     hint: str  # what the module's arguments said: "", "cross", "joint"
     frame: int  # serial number of the module call it happened in; -1 inside torch.compile
@@ -35,7 +33,6 @@ class Call:
     causal: bool = False
     scale: float = 1.0
     width: int = 0  # of one query vector
-    score: Callable[[Tensor, Tensor], Tensor] | None = None  # flex attention's score and mask functions, replayed
     dropout: float = 0.0
     output: Tensor | None = None  # what the call returned, in the autograd graph: for gradients
     value: Tensor | None = None  # (batch, key_heads, keys, width)
@@ -60,7 +57,7 @@ class Call:
         with torch.no_grad():
             return softmax_rows(
                 self.query[:, :, start:stop], self.key, mask=mask, causal=self.causal, positions=positions,
-                scale=self.scale, score=self.score,
+                scale=self.scale,
             )  # fmt: skip
 
     def nbytes(self) -> int:
@@ -77,7 +74,6 @@ def softmax_rows(
     causal: bool,
     positions: Tensor,
     scale: float,
-    score: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Tensor:
     """softmax(scale * query key^T + mask), (batch, heads, rows, keys) in float32 (float64 stays).
 
@@ -91,15 +87,13 @@ def softmax_rows(
     # consecutive query heads share a key head, so their rows can be stacked under it: no copy of the keys
     grouped = (query * scale).reshape(batch, key_heads, heads // key_heads * rows, width)
     scores = torch.matmul(grouped, key.transpose(-2, -1)).reshape(batch, heads, rows, keys)
-    if score is not None:
-        scores = score(scores, positions)
     if causal:
         hidden = torch.arange(keys, device=scores.device) > positions[:, None]
         scores = scores.masked_fill(hidden, float("-inf"))
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
     weights = scores.softmax(-1)
-    if mask is not None or score is not None:
+    if mask is not None:
         # the fused kernels answer 0 for a row that may attend nowhere, where a plain softmax says NaN
         blind = scores.amax(-1, keepdim=True) == float("-inf")
         weights = weights.masked_fill(blind, 0.0)
@@ -126,30 +120,3 @@ def mask_rows(mask: Tensor, lead: tuple[int, ...], rows: slice | list[int]) -> T
     if len(lead) == 1:  # (batch, queries, keys): the head axis is missing
         return mask[:, None] if mask.dim() == 3 else mask
     return mask.expand(*lead, *mask.shape[-2:]).reshape(-1, lead[-1], *mask.shape[-2:])
-
-
-def flex_score(score_mod: Any, mask_mod: Any, batch: int, heads: int, kept: list[int] | None) -> Any:
-    """Flex attention's two functions as one function of (scores, row positions): replayed on the kept rows."""
-
-    def replay(scores: Tensor, positions: Tensor) -> Tensor:
-        device = scores.device
-        axes = (
-            torch.arange(batch, device=device),
-            torch.tensor(kept, device=device) if kept is not None else torch.arange(heads, device=device),
-            positions.to(device),
-            torch.arange(scores.shape[-1], device=device),
-        )
-        places = [(0, None, None, None), (None, 0, None, None), (None, None, 0, None), (None, None, None, 0)]
-
-        def over_all(function: Any, first: bool) -> Any:
-            for place in reversed(places):
-                function = torch.vmap(function, in_dims=((0,) if first else ()) + place)
-            return function
-
-        if score_mod is not None:
-            scores = over_all(score_mod, True)(scores, *axes)
-        if mask_mod is not None:
-            scores = scores.masked_fill(~over_all(mask_mod, False)(*axes), float("-inf"))
-        return scores
-
-    return replay

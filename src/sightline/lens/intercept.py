@@ -16,10 +16,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._higher_order_ops.flex_attention import flex_attention as _flex_operator
 from torch.overrides import TorchFunctionMode
 
-from sightline.lens.capture import Call, as_four, flex_score, mask_rows
-from sightline.lens.select import Plan, SiteInfo, resolve
+from sightline.lens.capture import Call, as_four, mask_rows
+from sightline.lens.select import Plan, Row, SiteInfo, resolve
 
 _SDPA = "scaled_dot_product_attention"
 _SOFTMAX = {"softmax", "_softmax", "_safe_softmax"}
@@ -41,6 +42,10 @@ class Frame:
     hint: str
     serial: int
     windowed: bool
+    wanted: bool
+
+
+_OUTSIDE = Frame("", "", -1, False, True)
 
 
 class Interceptor(TorchFunctionMode):
@@ -54,14 +59,19 @@ class Interceptor(TorchFunctionMode):
         self.skipped: list[str] = []  # paths of calls that `sites` left out
         self.opaque: list[str] = []
         self.kept = 0
+        self.lowered = False  # compiled code called a backend kernel directly
         self.paused = False
         self.thread = threading.get_ident()
+        self.traced: list[tuple] = []  # what compiled code saw
+        self.traced_row = plan.queries.position if isinstance(plan.queries, Row) else None
         self.softmaxes: deque[tuple[Tensor, Tensor]] = deque(maxlen=2)  # (tensor as it is now, softmax output)
 
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if torch.compiler.is_compiling():
+            return self._traced(func, args, kwargs)
         name = getattr(func, "__name__", "")
         if self.paused:
             return func(*args, **kwargs)
@@ -69,16 +79,14 @@ class Interceptor(TorchFunctionMode):
             return self._fused(func, args, kwargs)
         if func is F.multi_head_attention_forward:
             return self._multi_head(args, kwargs)
-        if name == "flex_attention":
-            return self._flex(func, args, kwargs)
         result = func(*args, **kwargs)
-        if torch.compiler.is_compiling():
-            return result
         if name in _SOFTMAX:
             self._softmax(result, args, kwargs)
         elif self.softmaxes and args:
             self._follow(name, result, args, kwargs)
-        if any(word in name for word in _OPAQUE):
+        if name.startswith("_scaled_dot_product"):
+            self.lowered = True
+        elif any(word in name for word in _OPAQUE):
             self.opaque.append(f"{name} in {self._path()}")
         return result
 
@@ -88,7 +96,7 @@ class Interceptor(TorchFunctionMode):
         return self.frames[-1].path if self.frames else ""
 
     def _frame(self) -> Frame:
-        return self.frames[-1] if self.frames else Frame("", "", -1, False)
+        return self.frames[-1] if self.frames else _OUTSIDE
 
     # -- scaled_dot_product_attention ---------------------------------------------------------------------------------
 
@@ -114,20 +122,18 @@ class Interceptor(TorchFunctionMode):
         causal: bool = False,
         dropout: float = 0.0,
         scale: float | None = None,
-        score: Any = None,
     ) -> None:
         """Adds one call that has a query and a key: keeps the smaller of its rows and its operands."""
         frame = self._frame()
-        if not self.plan.wants(frame.path):
+        if not frame.wanted:
             self.skipped.append(frame.path)
             return
         lead = tuple(query.shape[:-2])
         q, k = as_four(query), as_four(key)
         batch, heads, queries, width = q.shape
         keys = k.shape[2]
-        compiling = torch.compiler.is_compiling()
-        storage = 0 if compiling else query.untyped_storage().data_ptr()
-        past = 0 if compiling else self._past(frame, storage, queries)
+        storage = query.untyped_storage().data_ptr()
+        past = self._past(frame, storage, queries)
         rows = self._rows(frame, batch, heads, queries, keys, past)
         kept_heads = self.plan.head_list(heads)
         call = Call(
@@ -137,13 +143,20 @@ class Interceptor(TorchFunctionMode):
         if self.plan.hold:
             if mask is not None:
                 mask = mask_rows(mask.detach(), lead, rows)
-            if score is not None:
-                call.score = flex_score(*score, batch, heads, kept_heads)
             self._hold(call, q.detach(), k.detach(), as_four(value), output, mask)
         self.calls.append(call)
 
-    def _hold(self, call: Call, q: Tensor, k: Tensor, v: Tensor, output: Tensor, mask: Tensor | None) -> None:
-        q = q[:, :, call.rows]
+    def _hold(
+        self,
+        call: Call,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor | None,
+        output: Tensor | None,
+        mask: Tensor | None,
+        chosen: bool = False,
+    ) -> None:
+        q = q if chosen else q[:, :, call.rows]
         if call.kept_heads is not None:
             group = call.heads // k.shape[1]
             q, k = q[:, call.kept_heads], k[:, [h // group for h in call.kept_heads]]
@@ -154,16 +167,16 @@ class Interceptor(TorchFunctionMode):
         cheap = count * row_count * call.keys <= (count * row_count + k.shape[1] * call.keys) * width
         size = min(count * row_count * call.keys * 4, (count * row_count + k.shape[1] * call.keys) * width * q.element_size())
         self.kept += call.batch * size
-        if not torch.compiler.is_compiling() and self.kept > self.plan.limit:
+        if self.kept > self.plan.limit:
             raise ValueError(self._too_much(call))
         if cheap:
             with torch.autocast(q.device.type, enabled=False):
                 call.weights = call.row_weights()
-            call.query = call.key = call.mask = call.score = None
+            call.query = call.key = call.mask = None
         else:
             # copies: a KV cache is written to in place, and a view would keep the whole projection alive
             call.query, call.key = q.clone(), k.clone()
-        if self.plan.gradients:
+        if self.plan.gradients and output is not None and v is not None:
             call.output, call.value = output, v.detach()
             self.kept += sum(t.numel() * t.element_size() for t in (output, v))
 
@@ -196,8 +209,6 @@ class Interceptor(TorchFunctionMode):
 
     def _multi_head(self, args: tuple, kwargs: dict[str, Any]) -> Any:
         """Runs torch's own code with two of its names bound to ours, so that its result is its own to the last bit."""
-        if torch.compiler.is_compiling():
-            return F.multi_head_attention_forward(*args, **kwargs)
         original = F.multi_head_attention_forward
         query, key = args[0], args[1] if len(args) > 1 else kwargs["key"]
         heads = args[4] if len(args) > 4 else kwargs["num_heads"]
@@ -220,19 +231,47 @@ class Interceptor(TorchFunctionMode):
         finally:
             frame.hint = before
 
-    # -- flex_attention -----------------------------------------------------------------------------------------------
+    # -- inside torch.compile -----------------------------------------------------------------------------------------
 
-    def _flex(self, func: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
+    def _traced(self, func: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """What Dynamo traces in place of a torch call: plain enough to become part of the one compiled graph."""
         output = func(*args, **kwargs)
-        named = dict(zip(("query", "key", "value", "score_mod", "block_mask", "scale"), args, strict=False)) | kwargs
-        block_mask = named.get("block_mask")
-        mask_mod = block_mask[-1] if isinstance(block_mask, tuple) else getattr(block_mask, "mask_mod", None)
-        first = output[0] if isinstance(output, tuple) else output
-        self._keep(
-            "flex", named["query"], named["key"], named["value"], first,
-            scale=named.get("scale"), score=(named.get("score_mod"), mask_mod),
-        )  # fmt: skip
+        if func is _flex_operator:
+            self.opaque.append("flex_attention")
+        if func is not F.scaled_dot_product_attention:
+            return output
+        frame = self.frames[-1] if self.frames else _OUTSIDE
+        if frame.wanted:
+            query, key, value, mask, dropout, causal = _operands(args, kwargs)
+            if self.traced_row is not None:
+                start = self.traced_row % query.shape[-2]
+                kept = query[..., start : start + 1, :].clone()
+            else:
+                kept = query.clone()
+            shape = (query.shape[:-2], query.shape[-2])
+            self.traced.append(
+                (frame.path, frame.hint, shape, kept, key.clone(), mask, causal, kwargs.get("scale"), dropout)
+            )
         return output
+
+    def add_traced(self) -> None:
+        """Turns what compiled code collected into calls; the same choices of rows and heads, made afterwards."""
+        for path, hint, (lead, queries), query, key, mask, causal, scale, dropout in self.traced:
+            q, k = as_four(query), as_four(key)
+            batch, heads, _, width = q.shape
+            single = self.traced_row is not None
+            frame = Frame(path, hint, -1, False, True)
+            rows = self._rows(frame, batch, heads, queries, k.shape[2], 0)
+            call = Call(
+                "sdpa", path, hint, -1, 0, batch, heads, queries, k.shape[2], rows,
+                causal=causal, scale=width**-0.5 if scale is None else scale, width=width, dropout=dropout,
+                kept_heads=self.plan.head_list(heads),
+            )  # fmt: skip
+            if self.plan.hold:
+                mask = None if mask is None else mask_rows(mask.detach(), tuple(lead), rows)
+                self._hold(call, q.detach(), k.detach(), None, None, mask, chosen=single)
+            self.calls.append(call)
+        self.traced.clear()
 
     # -- attention written out: softmax, then a product with values ---------------------------------------------------
 
@@ -257,7 +296,7 @@ class Interceptor(TorchFunctionMode):
     def _keep_weights(self, graph: Tensor, weights: Tensor) -> None:
         """Adds a call whose whole matrix exists already: keeps the rows asked for."""
         frame = self._frame()
-        if not self.plan.wants(frame.path):
+        if not frame.wanted:
             self.skipped.append(frame.path)
             return
         batch, heads, queries, keys = weights.shape
@@ -279,7 +318,8 @@ class Interceptor(TorchFunctionMode):
     def observed(self, weights: Tensor, kind: str, name: str) -> None:
         """Listener for `sightline.attention.observe`: a mechanism that is not dot-product attention reports itself."""
         frame = self._frame()
-        frame = Frame(f"{frame.path}.{name}".strip(".") if name else frame.path, kind, frame.serial, False)
+        path = f"{frame.path}.{name}".strip(".") if name else frame.path
+        frame = Frame(path, kind, frame.serial, False, self.plan.wants(path))
         self.frames.append(frame)
         try:
             self._keep_weights(weights, weights.detach())
@@ -331,15 +371,16 @@ def attach(model: nn.Module, mode: Interceptor) -> list[Any]:
 
 def _follow_module(module: nn.Module, path: str, windowed: bool, mode: Interceptor) -> list[Any]:
     serial = [0]
+    wanted = mode.plan.wants(path)
 
     def enter(_module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         if torch.compiler.is_compiling():
-            mode.frames.append(Frame(path, _hint(args, kwargs), -1, windowed))
+            mode.frames.append(Frame(path, _hint(args, kwargs), -1, windowed, wanted))
             return
         if mode.paused or threading.get_ident() != mode.thread:
             return
         serial[0] += 1
-        mode.frames.append(Frame(path, _hint(args, kwargs), hash((path, serial[0])) & 0x7FFFFFFF, windowed))
+        mode.frames.append(Frame(path, _hint(args, kwargs), hash((path, serial[0])) & 0x7FFFFFFF, windowed, wanted))
 
     def leave(_module: nn.Module, args: tuple, output: Any) -> None:
         if torch.compiler.is_compiling() or (

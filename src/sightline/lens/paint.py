@@ -1,8 +1,8 @@
 """How a map becomes colour on a photograph, and how a picture gets its paper, words and colour bar.
 
-Colours are matplotlib's perceptually uniform tables, and nothing touches pyplot.  The photograph is dimmed and
-mostly drained of colour below a heat map, so that a hotter cell is a lighter pixel, on bright and on dark
-photographs alike.  The views made of these parts are in `view`.
+Colours are matplotlib's perceptually uniform tables, and nothing touches pyplot.  The photograph is dimmed
+and mostly drained of colour below a heat map, so that a hotter cell is a lighter pixel, on bright and on
+dark photographs alike.  The views made of these parts are in `view`.
 """
 
 from collections.abc import Sequence
@@ -94,7 +94,8 @@ def top_mass(heat: Array, mass: float = 0.6) -> np.ndarray:
     """The smallest set of cells that holds `mass` of the map, as DINO draws it: boolean (h, w).
 
     Cells are dropped from the coldest up while the dropped sum stays within 1 - mass (Caron et al. 2021,
-    section 4.2.1).  A map of zeros keeps nothing.  Raises ValueError for a negative cell or a mass outside 0..1.
+    section 4.2.1).  A map of zeros keeps nothing.  Raises ValueError for a negative cell or a mass outside
+    0..1.
     """
     values = as_map(heat)
     if not 0 < mass <= 1:
@@ -113,9 +114,9 @@ def top_mass(heat: Array, mass: float = 0.6) -> np.ndarray:
 def heat_range(heat: Array) -> tuple[float, float]:
     """The values of the coldest and the hottest colour: from 0 (or the lowest negative cell) to a robust top.
 
-    The top is the highest cell, except that a few cells far above all others (attention sinks) saturate: it is
-    at most 1.5 times the 98 % quantile but never below a quarter of the highest cell.  An even map gets twice
-    the uniform level as its top, so that it does not look hot.
+    The top is the highest cell, except that a few cells far above all others (attention sinks) saturate: it
+    is     at most 1.5 times the 98 % quantile but never below a quarter of the highest cell.  An even map
+    gets twice     the uniform level as its top, so that it does not look hot.
     """
     values = as_map(heat)
     highest = float(values.max())
@@ -134,14 +135,14 @@ def enlarge(values: np.ndarray, size: tuple[int, int], smooth: bool) -> np.ndarr
 
 
 def dimmed(image: Image.Image) -> np.ndarray:
-    """The photograph below a heat map: float32 (H, W, 3) in 0..0.6, little colour, its tones stretched."""
+    """The photograph below a heat map: float32 (H, W, 3) in 0..0.65, little colour, its tones stretched."""
     pixels = np.asarray(image, dtype=np.float32) / 255
     grey = pixels @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
     low, high = np.quantile(grey[::4, ::4], (0.01, 0.99))
     span = max(high - low, 0.4)
     low = min(low, 1 - span)
     tones = np.clip((grey - low) / span, 0, 1)
-    return np.clip(0.1 + 0.46 * tones[..., None] ** 0.75 + 0.2 * (pixels - grey[..., None]), 0, 0.6)
+    return np.clip(0.12 + 0.5 * tones[..., None] ** 0.75 + 0.2 * (pixels - grey[..., None]), 0, 0.65)
 
 
 def lay(
@@ -157,7 +158,7 @@ def lay(
     large = enlarge(heat, (base.shape[1], base.shape[0]), smooth)
     level = np.clip((large - limits[0]) / max(limits[1] - limits[0], 1e-30), 0, 1).astype(np.float32)
     paint = (colour_table(colours) / np.float32(255))[(level * 255).round().astype(np.uint8)]
-    weight = (alpha * (0.5 + 0.5 * level))[..., None]
+    weight = (alpha * (0.45 + 0.55 * level))[..., None]
     return Image.fromarray(((base + (paint - base) * weight) * 255 + 0.5).astype(np.uint8)), large
 
 
@@ -171,7 +172,7 @@ def blend(
     limits: tuple[float, float] | None = None,
     mass: float | None = 0.6,
 ) -> Image.Image:
-    """The heat on the dimmed photograph, at its size: (1 - a) photograph + a colour, a = alpha (1 + v) / 2.
+    """The heat on the dimmed photograph, at its size: (1 - a) photograph + a colour, a = alpha (0.45 + 0.55 v).
 
     v in 0..1 is the cell's place within `limits` (default: `heat_range`).  A thin line surrounds the smallest
     region that holds `mass` of the map (None: no line).  Raises ValueError as `as_map` does.

@@ -55,6 +55,7 @@ class Recording(Sequence[Site]):
 
     def fill(self, mode: Interceptor) -> None:
         """Puts the calls together into sites.  Raises RuntimeError when there are none."""
+        mode.add_traced()
         self._filled = True
         self.opaque = sorted(set(mode.opaque))
         passes = _passes(mode.calls)
@@ -109,6 +110,11 @@ class Recording(Sequence[Site]):
             return (
                 f"no attention recorded: {'; '.join(self.opaque)} hides its operands; load the model with "
                 'attn_implementation="sdpa" (as fast, and visible)'
+            )
+        if mode.lowered:
+            return (
+                f"no attention recorded: {name} is compiled, and its written-out attention was fused by the compiler, which "
+                'leaves nothing to see; load it with attn_implementation="sdpa", or record the plain model (model._orig_mod)'
             )
         if any(isinstance(m, torch.jit.ScriptModule) for m in self.model.modules()):
             return (

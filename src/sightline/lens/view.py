@@ -1,7 +1,7 @@
 """Pictures of attention maps: overlay, mask, layers x heads grid, strip of words, matrix and side by side.
 
-Each function takes a photograph and maps and returns a PIL image on paper: title, picture, key, and one line of
-small print that says what a map shows and what it does not.
+Each function takes a photograph and maps and returns a PIL image on paper: title, picture, key, and one
+line of small print that says what a map shows and what it does not.
 """
 
 from collections.abc import Sequence
@@ -51,9 +51,10 @@ def overlay(
 ) -> Image.Image:
     """An attention map (h, w) laid on its photograph, with a colour bar in multiples of the uniform level.
 
-    The photograph keeps its size and aspect, within 384 to 1024 pixels on the long side.  `limits` are the values
-    of the coldest and hottest colour (default `paint.heat_range`), `mass` the share of the map that the drawn
-    line encloses (None: no line), `smooth` cubic or square cells.  Raises ValueError for NaN and wrong shapes.
+    The photograph keeps its size and aspect, within 384 to 1024 pixels on the long side.  `limits` are the
+    values     of the coldest and hottest colour (default `paint.heat_range`), `mass` the share of the map
+    that the drawn     line encloses (None: no line), `smooth` cubic or square cells.  Raises ValueError for
+    NaN and wrong shapes.
     """
     values, picture = as_map(heat), shown_size(photograph(image))
     limits = limits or heat_range(values)
@@ -184,8 +185,9 @@ def strip(
 ) -> Image.Image:
     """One small overlay for each word, the word beneath it and its score (a probability, say) where given.
 
-    `maps` is (words, h, w); `image` is one photograph, or one for each word (frames, glimpses).  `shared` puts
-    all maps on one scale in multiples of uniform.  Raises ValueError where the numbers of words and maps differ.
+    `maps` is (words, h, w); `image` is one photograph, or one for each word (frames, glimpses).  `shared`
+    puts     all maps on one scale in multiples of uniform.  Raises ValueError where the numbers of words
+    and maps differ.
     """
     given = [as_map(values) for values in maps]
     pictures = list(image) if isinstance(image, Sequence) else [image] * len(given)
@@ -270,7 +272,7 @@ def matrix(
                 middle = (corner[0] + cell // 2, corner[1] + cell // 2)
                 draw.text(middle, f"{values[y, x] * 100:.0f}", font=number, fill=ink, anchor="mm")
     for x, label in enumerate(columns):
-        turned = Image.new("RGB", (top - 8, font.size + 6), PAPER)
+        turned = Image.new("RGB", (top - 8, round(font.size) + 6), PAPER)
         ImageDraw.Draw(turned).text((0, 0), label, font=font, fill=INK)
         turned = turned.rotate(90, expand=True)
         body.paste(turned, (left + x * cell + (cell - turned.width) // 2 + 1, top - 6 - turned.height))

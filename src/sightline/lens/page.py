@@ -1,0 +1,151 @@
+"""One self-contained HTML page of a recording: photograph, maps of every layer and head, rows under the pointer, checks.
+
+The page loads nothing: the photograph is a data URI, maps are base64, script and style are inline, and a content
+security policy forbids the rest.  `page.html` beside this file is its template.
+"""
+
+import base64
+import hashlib
+import html
+import json
+import re
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from sightline.lens.page_data import LIMIT, PageCurve, PageData, PageSite, data_uri, pack, payload
+from sightline.lens.paint import SMALL_PRINT, photograph
+
+__all__ = ["LIMIT", "PageCurve", "PageData", "PageSite", "pack", "page", "to_notebook_html", "write_page"]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    def cells(row: Sequence[object], tag: str) -> str:
+        return "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in row)
+
+    body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows)
+    return f"<table><thead><tr>{cells(header, 'th')}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _chart(title: str, curves: Sequence[PageCurve]) -> str:
+    """A line chart of one group of curves as inline SVG, with its legend and areas in words."""
+    scores = [s for curve in curves for s in curve.scores]
+    low, high = min(0.0, *scores), max(1e-9, *scores)
+    lines, legend = [], []
+    for number, curve in enumerate(curves):
+        if (
+            len(curve.fractions) != len(curve.scores)
+            or not np.isfinite([*curve.fractions, *curve.scores]).all()
+        ):
+            raise ValueError(
+                f"curve {curve.name!r}: fractions and scores are finite and as many as each other"
+            )
+        points = " ".join(
+            f"{40 + 300 * x:.1f},{150 - 130 * (y - low) / (high - low):.1f}"
+            for x, y in zip(curve.fractions, curve.scores, strict=True)
+        )
+        lines.append(f'<polyline class="c{number % 4}" points="{points}"/>')
+        area = "" if curve.auc is None else f" <b>{curve.auc:.3f}</b>"
+        legend.append(f'<li class="c{number % 4}">{html.escape(curve.name)}{area}</li>')
+    axes = (
+        f'<path class="axis" d="M40 20V150H340"/><text x="34" y="24">{high:.2g}</text><text x="34" y="153">{low:.2g}</text>'
+        '<text x="40" y="168" class="m">0%</text><text x="190" y="168" class="m">share of the image</text>'
+        '<text x="340" y="168" class="m">100%</text>'
+    )
+    name = html.escape(title)
+    return (
+        f'<figure class="chart"><figcaption>{name}</figcaption><svg viewBox="0 0 362 176" role="img" '
+        f'aria-label="{name} curves">{axes}{"".join(lines)}</svg><ul>{"".join(legend)}</ul></figure>'
+    )
+
+
+def _sections(data: PageData, notes: Sequence[str]) -> dict[str, str]:
+    """The parts of the page that need no script, as escaped HTML by their name in the template."""
+    quote = html.escape
+    groups = dict.fromkeys(curve.group for curve in data.curves)
+    charts = "".join(_chart(name, [c for c in data.curves if c.group == name]) for name in groups)
+    found = "".join(f"<p>{quote(line)}</p>" for line in data.findings)
+    bars = "".join(
+        f'<li><span>{quote(label)}</span><i style="--p:{float(p):.2%}"></i><b>{float(p):.1%}</b></li>'
+        for label, p in data.answers
+    )
+    answer = (f'<p class="said">{quote(data.text)}</p>' if data.text else "") + (
+        f"<ol>{bars}</ol>" if bars else ""
+    )
+    header = ("#", "module", "layer", "kind", "heads", "queries × keys", "grid", "on this page")
+    rows = [
+        (
+            n,
+            s.name,
+            s.layer,
+            s.kind,
+            s.heads,
+            f"{s.queries} × {s.keys}",
+            "×".join(map(str, g)) if g else "–",
+            what,
+        )
+        for n, s in enumerate(data.sites)
+        for g in [s.grid or (s.maps.shape[1:] if s.maps is not None else None)]
+        for what in [
+            ", ".join([s.query] * (s.maps is not None) + ["patch rows"] * (s.patch_rows is not None)) or "–"
+        ]
+    ]
+    extra = "".join(
+        f'<figure><img src="{data_uri(photograph(p), "PNG")}" alt="{quote(caption)}"><figcaption>{quote(caption)}</figcaption></figure>'
+        for caption, p in data.pictures
+    )
+    versions = " · ".join(f"{quote(k)} {quote(v)}" for k, v in data.versions.items())
+    return {
+        "title": quote(data.title),
+        "model": quote(data.model),
+        "answer": f'<section id="answer"><h2>The answer</h2>{answer}</section>' if answer else "",
+        "check": f'<section id="check"><h2>The check</h2><div class="charts">{charts}</div>{found}</section>'
+        if charts or found
+        else "",
+        "pictures": f'<section id="pictures">{extra}</section>' if extra else "",
+        "sites": _table(header, rows),
+        "count": str(len(rows)),
+        "notes": "".join(f"<li>{quote(note)}</li>" for note in [*data.notes, *notes]),
+        "command": f"<p>Made by <code>{quote(data.command)}</code></p>" if data.command else "",
+        "versions": f"<p>{versions}</p>" if versions else "",
+        "small_print": quote(SMALL_PRINT),
+    }
+
+
+def page(data: PageData, *, limit: int = LIMIT) -> str:
+    """The whole page as one HTML string that needs no network, kept near `limit` bytes.
+
+    Rows of single patches go in from the last site to the first while they fit; the page says what did not.
+    Raises ValueError for NaN, and for maps, rows and grids that disagree.
+    """
+    body, notes = payload(data, limit)
+    template = resources.files("sightline.lens").joinpath("page.html").read_text("utf-8")
+    script = template[template.index("<script>") + 8 : template.rindex("</script>")]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    text = json.dumps(body, separators=(",", ":"), allow_nan=False)
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    parts = {**_sections(data, notes), "data": text, "digest": digest}
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
+
+
+def write_page(path: str | Path, data: PageData, *, limit: int = LIMIT) -> Path:
+    """Writes `page(data)` to a file, UTF-8, and returns its path."""
+    Path(path).write_text(page(data, limit=limit), encoding="utf-8")
+    return Path(path)
+
+
+def to_notebook_html(
+    picture: Image.Image | None, header: Sequence[str], rows: Sequence[Sequence[object]], *, heading: str = ""
+) -> str:
+    """A picture and a small table for a notebook cell (`_repr_html_`), escaped and self-contained."""
+    image = ""
+    if picture is not None:
+        small = photograph(picture)
+        small.thumbnail((720, 720), Image.Resampling.LANCZOS)
+        image = f'<img src="{data_uri(small)}" alt="attention map" style="max-width:100%;border-radius:6px">'
+    head = f"<strong>{html.escape(heading)}</strong>" if heading else ""
+    return f'<div style="display:grid;gap:8px;max-width:760px">{head}{image}{_table(header, rows)}</div>'

@@ -1,0 +1,193 @@
+"""What a page shows, as plain dataclasses, and how its maps and rows are packed into text within a size limit."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from sightline.lens.paint import COLOURS, as_map, colour_table, photograph
+
+LIMIT = 6 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageSite:
+    """One attention site on the page.
+
+    `maps` (heads, h, w) is one query's attention over the image, `query` says whose ("class token").  `patch_rows` is
+    each patch's attention over the patches, row-major: (heads, h*w, h*w) or its mean over heads (h*w, h*w).  A site
+    with neither is only listed in the table.  Where `maps` is missing it is the mean of `patch_rows` over patches.
+    `outside` names what else a row can read ("class token", "register 1"); its share is 1 minus the map's sum.
+    """
+
+    name: str
+    layer: int
+    kind: str = "self"
+    heads: int = 1
+    queries: int = 0
+    keys: int = 0
+    maps: np.ndarray | None = None
+    query: str = "class token"
+    patch_rows: np.ndarray | None = None
+    grid: tuple[int, int] | None = None
+    outside: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageCurve:
+    """One curve of a check: the score at each fraction of the image deleted or inserted, and its area."""
+
+    name: str
+    fractions: Sequence[float]
+    scores: Sequence[float]
+    auc: float | None = None
+    group: str = "deletion"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageData:
+    """Everything a page shows.  All but the title is optional; all text is escaped.
+
+    combined: named (h, w) maps such as {"rollout": ..., "gradient-weighted": ...}.  words: (text, (h, w) map, score or
+    None) of each generated or read word.  answers: (label, probability), best first.  curves and findings: what the
+    check found, as curves and as sentences.  pictures: more pictures with captions, such as `view.matrix` of text.
+    """
+
+    title: str
+    model: str = ""
+    image: Image.Image | None = None
+    sites: Sequence[PageSite] = ()
+    combined: Mapping[str, np.ndarray] = field(default_factory=dict)
+    words: Sequence[tuple[str, np.ndarray, float | None]] = ()
+    text: str = ""
+    answers: Sequence[tuple[str, float]] = ()
+    curves: Sequence[PageCurve] = ()
+    findings: Sequence[str] = ()
+    pictures: Sequence[tuple[str, Image.Image]] = ()
+    notes: Sequence[str] = ()
+    command: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+def pack(values: np.ndarray, bits: int = 16) -> dict[str, Any]:
+    """Maps (..., cells) in base64: value = low + span * (code / (2^bits - 1))^2, with low and span for each map.
+
+    The square keeps small shares apart: near zero the step is span / (2^bits - 1)^2, at the top 2 span / (2^bits - 1).
+    Codes and scales are little-endian.  Raises ValueError for NaN or infinite values.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError(
+            "a map for the page holds NaN or infinite values; a fully masked row gives such maps"
+        )
+    low = np.minimum(values.min(axis=-1), 0).astype("<f4").astype(np.float64)
+    span = np.maximum(values.max(axis=-1) - low, 0).astype("<f4").astype(np.float64)
+    place = (values - low[..., None]) / np.where(span > 0, span, 1)[..., None]
+    codes = np.rint(np.sqrt(np.clip(place, 0, 1)) * (2**bits - 1)).astype("<u2" if bits == 16 else "u1")
+    code64 = [
+        base64.b64encode(array.tobytes()).decode() for array in (codes, low.astype("<f4"), span.astype("<f4"))
+    ]
+    return {"shape": list(values.shape), "bits": bits, "data": code64[0], "low": code64[1], "span": code64[2]}
+
+
+def data_uri(image: Image.Image, kind: str = "JPEG") -> str:
+    memory = io.BytesIO()
+    image.save(memory, kind, **({"quality": 86} if kind == "JPEG" else {"optimize": True}))
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(memory.getvalue()).decode()}"
+
+
+def _fits(shape: Sequence[int], bits: int = 8) -> int:
+    """Bytes of packed maps of this shape, in base64 and with their scales."""
+    return (int(np.prod(shape)) * bits // 8 + int(np.prod(shape[:-1])) * 8) * 4 // 3 + 200
+
+
+def _maps_of(site: PageSite) -> np.ndarray | None:
+    """The site's (heads, h, w) maps; ValueError where its parts disagree."""
+    rows, maps = site.patch_rows, site.maps
+    if maps is not None and maps.ndim != 3:
+        raise ValueError(f"{site.name}: maps have the shape (heads, h, w), not {maps.shape}")
+    grid = site.grid or (maps.shape[1:] if maps is not None else None)
+    if rows is not None:
+        if grid is None:
+            raise ValueError(f"{site.name}: patch_rows need the grid (h, w) that they lie on")
+        cells = grid[0] * grid[1]
+        if rows.ndim not in (2, 3) or rows.shape[-2:] != (cells, cells):
+            raise ValueError(
+                f"{site.name}: patch_rows on a grid {grid} end in {cells} x {cells}, not {rows.shape}"
+            )
+        if maps is None:
+            maps = (rows if rows.ndim == 3 else rows[None]).mean(axis=1).reshape(-1, *grid)
+    if maps is not None and maps.shape[1:] != tuple(grid or ()):
+        raise ValueError(f"{site.name}: maps of {maps.shape[1:]} do not lie on the grid {grid}")
+    return maps
+
+
+def _site_data(data: PageData, limit: int) -> tuple[list[dict[str, Any]], list[str]]:
+    """Every site with its maps and as many rows as fit, from the last site to the first, and notes of what did not."""
+    shown = [(site, maps) for site in data.sites if (maps := _maps_of(site)) is not None]
+    need = [sum(_fits((*m.shape[:1], m[0].size), bits) for _, m in shown) for bits in (16, 8)]
+    bits, per_head = (16 if need[0] <= limit / 3 else 8), need[1] <= limit * 2 / 3
+    sites, notes, left = [], [], limit
+    for site, maps in shown:
+        kept = maps if per_head else maps.mean(axis=0, keepdims=True)
+        sites.append(
+            {"name": site.name, "layer": site.layer, "kind": site.kind, "grid": list(maps.shape[1:])}
+            | {
+                "query": site.query if site.maps is not None else "all patches, averaged",
+                "outside": list(site.outside),
+            }
+            | {"maps": pack(kept.reshape(len(kept), -1), bits), "rows": None}
+        )
+        left -= _fits((len(kept), kept[0].size), bits)
+    if not per_head:
+        notes.append("To keep this page small, only the mean over heads of each layer is in it.")
+    given = [number for number in reversed(range(len(shown))) if shown[number][0].patch_rows is not None]
+    chosen: dict[int, np.ndarray] = {}
+    for whole in (False, True):
+        for number in given:
+            rows = np.asarray(shown[number][0].patch_rows)
+            rows = rows if whole or rows.ndim == 2 else rows.mean(axis=0)
+            before = _fits(chosen[number].shape) if number in chosen else 0
+            if (number in chosen) == whole and _fits(rows.shape) - before <= left:
+                left -= _fits(rows.shape) - before
+                chosen[number] = rows
+    for number, rows in chosen.items():
+        sites[number]["rows"] = pack(rows if rows.ndim == 3 else rows[None], 8)
+    if len(chosen) < len(given):
+        notes.append(
+            f"Rows of single patches of {len(chosen)} of {len(given)} layers fit in this page, the last ones."
+        )
+    if any(shown[n][0].patch_rows.ndim == 3 and rows.ndim == 2 for n, rows in chosen.items()):  # type: ignore[union-attr]
+        notes.append("Rows of single patches are means over heads in the layers where all heads did not fit.")
+    return sites, notes
+
+
+def payload(data: PageData, limit: int) -> tuple[dict[str, Any], list[str]]:
+    picture = ""
+    if data.image is not None:
+        image = photograph(data.image)
+        image.thumbnail((1024, 1024), Image.Resampling.LANCZOS)
+        picture = data_uri(image)
+    flat = {name: as_map(heat) for name, heat in data.combined.items()}
+    words, notes = [], []
+    left = limit - len(picture) - 80_000 - sum(_fits((heat.size,), 16) for heat in flat.values())
+    for text, heat, score in data.words:
+        left -= _fits((as_map(heat).size,))
+        if left < limit / 4:
+            notes.append(f"Maps of the first {len(words)} of {len(data.words)} words fit in this page.")
+            break
+        words.append(
+            {"text": text, "score": score, "grid": list(heat.shape), "maps": pack(heat.reshape(1, -1), 8)}
+        )
+    sites, more = _site_data(data, max(left, 0))
+    combined = [
+        {"name": name, "grid": list(heat.shape), "maps": pack(heat.reshape(1, -1))}
+        for name, heat in flat.items()
+    ]
+    tables = {name: base64.b64encode(colour_table(name).tobytes()).decode() for name in COLOURS}
+    body = {"title": data.title, "image": picture, "sites": sites, "combined": combined, "words": words}
+    return body | {"colours": tables}, notes + more
