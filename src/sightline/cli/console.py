@@ -49,7 +49,8 @@ def busy(message: str, quiet: bool) -> Iterator[None]:
 
 
 def tracked(items: Sequence[Item], message: str, quiet: bool) -> Iterator[Item]:
-    """The items one by one, with a progress bar on stderr where there is more than one and a terminal to show it."""
+    """The items one by one, with a progress bar on stderr where there is more than one and a terminal to show
+    it."""
     if quiet or len(items) < 2 or not sys.stderr.isatty():
         yield from items
         return

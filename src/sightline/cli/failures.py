@@ -15,7 +15,8 @@ class Misuse(ValueError):
 
 
 def one_line(error: BaseException) -> str:
-    """The message of any exception on one line, with its type where the message alone would not speak for itself."""
+    """The message of any exception on one line, with its type where the message alone would not speak for
+    itself."""
     if hasattr(error, "format_message"):  # the usage errors of typer's command line parser
         return " ".join(str(error.format_message()).split())
     text = " ".join(str(error).split())

@@ -104,7 +104,8 @@ def open_model(name: str, quiet: bool) -> "VisionModel":
 
 
 def gather(images: list[str], sample: bool, failures: list[tuple[str, BaseException]]) -> list[Path]:
-    """All photographs that the arguments name, each once; what names none is reported and the rest goes on."""
+    """All photographs that the arguments name, each once; what names none is reported and the rest goes
+    on."""
     from sightline.data.photographs import PhotographError, find_photographs, sample_photographs
 
     found: dict[Path, None] = dict.fromkeys(sample_photographs() if sample else [])

@@ -1,4 +1,5 @@
-"""The entry point: `sightline VERB …`.  Nothing heavier than typer and rich is imported before a verb runs."""
+"""The entry point: `sightline VERB …`.  Nothing heavier than typer and rich is imported before a verb
+runs."""
 
 import sys
 from typing import Annotated

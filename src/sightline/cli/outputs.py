@@ -18,9 +18,9 @@ def _digest(path: Path) -> str:
 class OutputFolder:
     """A folder of results with a ledger of what was written there, from what.
 
-    The same source gets the same names again and replaces its own results; another source of the same name gets
-    names of its own.  A file that is not in the ledger, or was changed since, is never touched.
-    Raises ``Misuse`` where the folder cannot be made or written.
+    The same source gets the same names again and replaces its own results; another source of the same name
+    gets names of its own.  A file that is not in the ledger, or was changed since, is never touched. Raises
+    ``Misuse`` where the folder cannot be made or written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -63,7 +63,8 @@ class OutputFolder:
         return entry is not None and entry["source"] == source and _digest(path) == entry["sha256"]
 
     def names(self, source: Path, suffixes: tuple[str, ...]) -> tuple[Path, ...]:
-        """Paths ``stem + suffix`` for the results of one source, the stem numbered until all of them are free."""
+        """Paths ``stem + suffix`` for the results of one source, the stem numbered until all of them are
+        free."""
         stem = re.sub(r'[\x00-\x1f<>:"/\\|?*]', "_", source.stem)[:80] or "picture"
         origin = str(source.resolve())
         for number in range(1, 100_000):
@@ -91,7 +92,8 @@ class OutputFolder:
 
 
 def index_page(title: str, entries: list[tuple[str, str, str, str]]) -> str:
-    """One self-contained page of (name, picture, page, sentence) with relative links, for a folder of results."""
+    """One self-contained page of (name, picture, page, sentence) with relative links, for a folder of
+    results."""
     from html import escape
 
     cards = "\n".join(
@@ -110,7 +112,8 @@ def index_page(title: str, entries: list[tuple[str, str, str, str]]) -> str:
     )
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1"><meta name="generator" content="sightline">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        '<meta name="generator" content="sightline">'
         f"<title>{escape(title)}</title><style>{style}</style></head>\n<body><h1>{escape(title)}</h1>\n"
         f"<p>A map shows where attention went, not why.</p>\n<main>\n{cards}\n</main></body></html>\n"
     )

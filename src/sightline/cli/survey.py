@@ -10,7 +10,8 @@ from sightline.cli.look import open_model
 
 def survey(
     image: Annotated[
-        str | None, typer.Argument(metavar="IMAGE", help="A photograph; left out, a sample photograph is used.")
+        str | None,
+        typer.Argument(metavar="IMAGE", help="A photograph; left out, a sample photograph is used."),
     ] = None,
     model: Annotated[
         str, typer.Option("--model", "-m", help="Bundled name, folder, weights file or hub id (owner/name).")
@@ -41,7 +42,13 @@ def survey(
     if as_json:
         shape = list(pixels.shape)
         print_json(
-            {"verb": "survey", "model": opened.name, "pixels": shape, "sites": seen.rows(), "bytes": seen.costs()}
+            {
+                "verb": "survey",
+                "model": opened.name,
+                "pixels": shape,
+                "sites": seen.rows(),
+                "bytes": seen.costs(),
+            }
         )
         return
     choices = list(seen.costs())

@@ -10,75 +10,98 @@ from sightline.cli.console import hush_libraries, print_json
 from sightline.cli.failures import Misuse
 
 _SYSTEM = typer.Argument(metavar="SYSTEM", help="Which system, such as vit.")
-_SETTINGS = typer.Argument(metavar="KEY=VALUE…", help="Settings of the recipe, such as epochs=20 lr=1e-3.")
+_SETTINGS = typer.Argument(
+    metavar="KEY=VALUE…", help="Settings of the recipe, such as steps=20000 rate=1e-3."
+)
 _DATA = typer.Option(
     "--data", "-d", metavar="KIND:PATH", help="Kind of data and where it is, as in folder:photos."
 )
 
 
 def train(
-    system: Annotated[str, _SYSTEM],
+    system: Annotated[str | None, _SYSTEM] = None,
     settings: Annotated[list[str] | None, _SETTINGS] = None,
     data: Annotated[str | None, _DATA] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of this run.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
-    tiny: Annotated[
-        bool, typer.Option("--tiny", help="A run of under a minute, to see that it learns.")
-    ] = False,
+    tiny: Annotated[bool, typer.Option("--tiny", help="A run of under a minute, to see it learn.")] = False,
 ) -> None:
     """Train a system on your data; the run's folder keeps weights, metrics, curves and the command.
 
     [bold]Examples[/bold]
 
     \b
-      sightline train vit --tiny
-      sightline train vit --data folder:photos/ epochs=30 lr=1e-3 --out runs/vit
-      sightline train vit --data folder:photos/ --resume runs/vit
+      sightline train vit --data folder:photos/ --tiny
+      sightline train vit --data folder:photos/ steps=20000 rate=1e-3 --out runs/vit
+      sightline train --resume runs/vit
     """
+    if system is not None and "=" in system:  # the first word may already be a setting when a run is resumed
+        system, settings = None, [system, *(settings or [])]
+    if system is None and resume is None:
+        raise Misuse("train needs a SYSTEM, such as vit, or --resume FOLDER; see `sightline train --help`")
     overrides = parse_settings(settings or [])
-    check_data(data, needed=not tiny and resume is None)
+    check_data(data, needed=resume is None)
     hush_libraries()
     from sightline.recipes.train import train as run_recipe
 
     folder = run_recipe(system, data, out=out, resume=resume, tiny=tiny, **overrides)
-    typer.echo(f"The run is in {folder}.")
+    typer.echo(f"The run is in {folder}; look through it with `sightline look IMAGE --model {folder}`.")
 
 
 def evaluate(
-    system: Annotated[str, typer.Argument(metavar="SYSTEM", help="A bundled name or the folder of a run.")],
-    settings: Annotated[list[str] | None, _SETTINGS] = None,
-    data: Annotated[str | None, _DATA] = None,
+    system: Annotated[str, typer.Argument(metavar="SYSTEM", help="The folder of a run, or of its weights.")],
+    data: Annotated[str, _DATA],
+    split: Annotated[str, typer.Option(help="Which part of the data: val or train.")] = "val",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document, nothing else.")] = False,
 ) -> None:
-    """Measure a trained system on data, with the figures of its recipe.
+    """Measure a trained system on labelled data: top-1, top-5 and what chance would give.
 
     [bold]Examples[/bold]
 
     \b
-      sightline evaluate runs/vit --data folder:photos/test
-      sightline evaluate vit --data folder:photos/test --json
+      sightline evaluate runs/vit --data folder:photos/
+      sightline evaluate runs/vit/weights --data folder:photos/ --split train --json
     """
-    overrides = parse_settings(settings or [])
     check_data(data, needed=True)
+    folder = Path(system)
+    folder = folder / "weights" if (folder / "weights").is_dir() else folder
+    if not folder.is_dir():
+        raise Misuse(f"{system}: no such folder; give the folder of a run (see `sightline train --help`)")
     hush_libraries()
     from sightline.recipes.train import evaluate as run_evaluation
 
-    figures = dict(run_evaluation(system, data, **overrides))
+    figures = dict(run_evaluation(folder, data, split=split))
     if as_json:
-        print_json({"verb": "evaluate", "system": system, "data": data, "metrics": figures})
+        print_json({"verb": "evaluate", "system": system, "data": data, "split": split, "metrics": figures})
         return
+    for line in told(figures):
+        typer.echo(line)
+
+
+def told(figures: dict[str, Any], indent: str = "") -> list[str]:
+    """Nested figures as lines for a person: one a value, nested ones set in."""
+    lines = []
     for name, value in figures.items():
-        typer.echo(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
+        if isinstance(value, dict):
+            lines += [f"{indent}{name}:", *told(value, indent + "  ")]
+        elif isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            for item in value:
+                lines += [f"{indent}{name}:", *told(item, indent + "  ")]
+        else:
+            shown = f"{value:.4g}" if isinstance(value, float) else str(value)
+            lines.append(f"{indent}{name}: {shown}")
+    return lines
 
 
 def parse_settings(given: list[str]) -> dict[str, Any]:
-    """``key=value`` words as keyword arguments: numbers, booleans, None, lists and tuples as Python writes them."""
+    """``key=value`` words as keyword arguments: numbers, booleans, None, lists and tuples as Python writes
+    them."""
     settings: dict[str, Any] = {}
     words = {"true": True, "false": False, "none": None}
     for word in given:
         key, equals, value = word.partition("=")
         if not equals or not key.isidentifier():
-            raise Misuse(f"{word!r}: settings are given as key=value, such as epochs=20")
+            raise Misuse(f"{word!r}: settings are given as key=value, such as steps=20000")
         if key in settings:
             raise Misuse(f"{key!r} is given twice")
         try:

@@ -1,4 +1,5 @@
-"""Photographs as phones, cameras and browsers make them, opened as plain RGB images; broken ones named in one line."""
+"""Photographs as phones, cameras and browsers make them, as plain RGB images; broken ones named in one
+line."""
 
 import glob
 import io
@@ -19,8 +20,22 @@ if TYPE_CHECKING:
 MOST_PIXELS = 178_956_970
 
 SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .apng .webp .avif .avifs .gif .bmp .dib .tif .tiff "
-    ".ppm .pgm .pbm .pnm .jp2 .j2k .tga .mpo .heic .heif".split()
+    {
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".mpo",
+        ".png",
+        ".apng",
+        ".webp",
+        ".avif",
+        ".avifs",
+        ".gif",
+        ".bmp",
+        ".dib",
+    }
+    | {".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".tga", ".heic", ".heif"}
 )
 
 _TURN = {
@@ -42,21 +57,23 @@ class PhotographError(ValueError):
 def open_photograph(source: Any) -> Image.Image:
     """Open anything that holds one picture as an upright RGB image with eight bits a channel.
 
-    ``source`` is a path (``str`` or ``Path``), ``bytes`` of an image file, a PIL image, a numpy array (height, width),
-    (height, width, 1 | 3 | 4) or channels first, or a torch tensor (channels first, a leading batch of one allowed).
-    EXIF rotation is applied; transparency is laid on white; palettes, CMYK, grey and 16 bits are converted over
-    their full range; of an animation the first frame is taken.  Arrays of floats must lie in 0..1 (or 0..255).
+    ``source`` is a path (``str`` or ``Path``), ``bytes`` of an image file, a PIL image, a numpy array
+    (height, width), (height, width, 1 | 3 | 4) or channels first, or a torch tensor (channels first, a
+    leading batch of one allowed). EXIF rotation is applied; transparency is laid on white; palettes, CMYK,
+    grey and 16 bits are converted over their full range; of an animation the first frame is taken.  Arrays of
+    floats must lie in 0..1 (or 0..255).
 
-    Raises ``PhotographError`` (a ``ValueError``) in one line for anything that is not one picture: missing, a folder,
-    empty, truncated, another kind of file, zero-size, or above 178,956,970 pixels.
+    Raises ``PhotographError`` (a ``ValueError``) in one line for anything that is not one picture: missing, a
+    folder, empty, truncated, another kind of file, zero-size, or above 178,956,970 pixels.
     """
     if isinstance(source, Image.Image):
         return _upright_rgb(source, "the given image")
     if isinstance(source, bytes | bytearray | memoryview):
-        return _decode(bytes(source), "the given bytes")
+        if not len(source):
+            raise PhotographError("the given bytes: nothing in them")
+        return _decode(io.BytesIO(source), "the given bytes")
     if isinstance(source, str | os.PathLike):
-        name = os.fspath(source)
-        return _decode(_read(name), _shown(name))
+        return _open_file(os.fspath(source))
     if isinstance(source, np.ndarray):
         return _from_array(source, channels_first=False)
     if type(source).__module__.split(".")[0] == "torch" or hasattr(source, "detach"):
@@ -71,21 +88,22 @@ def open_photograph(source: Any) -> Image.Image:
 def find_photographs(paths: "Iterable[str | os.PathLike[str]] | str | os.PathLike[str]") -> list[Path]:
     """List the image files that ``paths`` name, each once, in the order given.
 
-    A file is taken as it is; a folder is searched through all its subfolders, sorted, for the usual image suffixes;
-    a pattern (``*``, ``?``, ``[…]``, ``**``) is expanded the same way.  Hidden files and folders are skipped unless
-    named in full.  Raises ``PhotographError`` when any of them gives nothing.
+    A file is taken as it is; a folder is searched through all its subfolders, sorted, for the usual image
+    suffixes; a pattern (``*``, ``?``, ``[…]``, ``**``) is expanded the same way.  Hidden files and folders
+    are skipped unless named in full.  Raises ``PhotographError`` when any of them gives nothing.
     """
     if isinstance(paths, str | os.PathLike):
         paths = [paths]
-    found: dict[Path, None] = {}
+    found: dict[str, Path] = {}
     for given in paths:
         for path in _expand(os.fspath(given)):
-            found.setdefault(path, None)
-    return list(found)
+            found.setdefault(os.path.realpath(path), path)
+    return list(found.values())
 
 
 def sample_photographs() -> list[Path]:
-    """The public-domain photographs that come with the package (``samples/SOURCES.md`` names their makers)."""
+    """The public-domain photographs that come with the package (``samples/SOURCES.md`` names their
+    makers)."""
     return sorted((Path(__file__).resolve().parents[1] / "samples").glob("*.jpg"))
 
 
@@ -107,7 +125,9 @@ def _expand(name: str) -> list[Path]:
     if is_folder:
         inside = _inside(path)
         if not inside:
-            raise PhotographError(f"{shown}: no photographs in this folder (looked for {_kinds()} and more)")
+            raise PhotographError(
+                f"{shown}: no photographs in this folder (looked for .jpg, .png, .webp and more)"
+            )
         return inside
     if exists:
         return [path]
@@ -123,10 +143,6 @@ def _expand(name: str) -> list[Path]:
     if not matches:
         raise PhotographError(f"{shown}: no photograph matches this pattern")
     return matches
-
-
-def _kinds() -> str:
-    return ".jpg, .png, .webp"
 
 
 def _inside(folder: Path) -> list[Path]:
@@ -145,7 +161,7 @@ def _reason(error: BaseException) -> str:
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
 
 
-def _read(name: str) -> bytes:
+def _open_file(name: str) -> Image.Image:
     shown = _shown(name)
     path = Path(os.fsdecode(name)).expanduser()
     try:
@@ -155,24 +171,23 @@ def _read(name: str) -> bytes:
             raise PhotographError(f"{shown}: no such file")
         if not path.is_file():
             raise PhotographError(f"{shown}: is not a regular file")
-        data = path.read_bytes()
+        if path.stat().st_size == 0:
+            raise PhotographError(f"{shown}: the file is empty")
+        stream = path.open("rb")
     except PhotographError:
         raise
     except (OSError, ValueError) as error:
         raise PhotographError(f"{shown}: cannot be read ({_reason(error)})") from error
-    if not data:
-        raise PhotographError(f"{shown}: the file is empty")
-    return data
+    with stream:
+        return _decode(stream, shown)
 
 
-def _decode(data: bytes, shown: str) -> Image.Image:
-    if not data:
-        raise PhotographError(f"{shown}: nothing in it")
+def _decode(stream: io.BufferedIOBase, shown: str) -> Image.Image:
     with warnings.catch_warnings():
         # Pillow warns of odd metadata and of large pictures; neither hinders what is asked here
         warnings.simplefilter("ignore")
         try:
-            image = Image.open(io.BytesIO(data))
+            image = Image.open(stream)  # type: ignore[arg-type]
             _check_size(image.size, shown)
             image.load()
         except PhotographError:
@@ -180,7 +195,8 @@ def _decode(data: bytes, shown: str) -> Image.Image:
         except Image.DecompressionBombError as error:
             raise PhotographError(f"{shown}: {_bomb(str(error))}") from error
         except UnidentifiedImageError as error:
-            raise PhotographError(f"{shown}: {_what_it_is(data)}") from error
+            stream.seek(0)
+            raise PhotographError(f"{shown}: {_what_it_is(stream.read(512))}") from error
         except Exception as error:  # a decoder fed with broken bytes raises nearly every type there is
             raise PhotographError(f"{shown}: {_how_broken(error)}") from error
         return _upright_rgb(image, shown)
@@ -293,7 +309,7 @@ def _from_array(array: np.ndarray, channels_first: bool) -> Image.Image:
         elif not last:
             raise PhotographError(f"{shown}: shape {shape}; expected 1, 3 or 4 channels, first or last")
     elif array.ndim != 2:
-        raise PhotographError(f"{shown}: shape {shape}; expected one picture, (height, width) with or without channels")
+        raise PhotographError(f"{shown}: shape {shape}; expected one picture, (height, width[, channels])")
     if array.dtype.kind not in "buif":
         raise PhotographError(f"{shown}: holds {array.dtype}, expected numbers")
     _check_size((array.shape[1], array.shape[0]), shown)

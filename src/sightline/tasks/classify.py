@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from sightline.data.photographs import open_photograph
-from sightline.tasks.look import like_parameters, answer, best_labels
+from sightline.tasks.look import answer, best_labels, like_parameters
 from sightline.tasks.vision_model import ModelError, Prepare, open_vision_model
 
 

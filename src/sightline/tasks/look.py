@@ -23,9 +23,10 @@ METHODS = ("auto", "raw", "rollout", *GRADIENT_METHODS)
 class Look:
     """Where one model looked in one photograph.
 
-    ``heat`` (h, w) is the map on the token grid, non-negative; ``image`` the part of the photograph that the model was
-    shown; ``labels`` its best classes with probabilities, best first (None where it does not classify); ``check`` what
-    masking the map did to the answer (None unless asked for); ``recording`` everything that was recorded.
+    ``heat`` (h, w) is the map on the token grid, non-negative; ``image`` the part of the photograph that the
+    model was shown; ``labels`` its best classes with probabilities, best first (None where it does not
+    classify); ``check`` what masking the map did to the answer (None unless asked for); ``recording``
+    everything that was recorded.
     """
 
     heat: Tensor
@@ -42,7 +43,8 @@ class Look:
 
     @property
     def sentence(self) -> str:
-        """One honest sentence: how concentrated the map is and where, beside the even map; then the answer."""
+        """One honest sentence: how concentrated the map is and where, beside the even map; then the
+        answer."""
         return describe(self.heat) + (f" Answer: {_spoken(self.labels)}." if self.labels else "")
 
     @property
@@ -80,7 +82,8 @@ class Look:
             display(self)
 
     def save(self, path: str | Path) -> Path:
-        """Write a picture (.png, .jpg, .webp) or a self-contained page (.html); other suffixes raise ValueError."""
+        """Write a picture (.png, .jpg, .webp) or a self-contained page (.html); other suffixes raise
+        ValueError."""
         path = Path(path)
         suffix = path.suffix.lower()
         if suffix not in (".png", ".jpg", ".jpeg", ".webp", ".html", ".htm"):
@@ -125,11 +128,12 @@ def look(
 ) -> Look:
     """Run a model on one photograph and tell where its attention went.
 
-    ``image`` is anything ``open_photograph`` takes.  ``model`` is a bundled name (default "vit"), a folder, a weights
-    file, a hub id, an ``nn.Module`` or a ``VisionModel``.  ``method``: "raw" (the rows of one layer), "rollout" (Abnar
-    & Zuidema), "gradient" (weighted by the gradient of the best class), "grad_rollout" (Chefer et al.), or "auto"
-    (rollout where the query is the class token).  ``layer``, ``head`` and ``query`` choose what is shown; ``check``
-    masks what was looked at and measures what that does to the answer; ``limit`` bounds the bytes kept.
+    ``image`` is anything ``open_photograph`` takes.  ``model`` is a bundled name (default "vit"), a folder, a
+    weights file, a hub id, an ``nn.Module`` or a ``VisionModel``.  ``method``: "raw" (the rows of one layer),
+    "rollout" (Abnar & Zuidema), "gradient" (weighted by the gradient of the best class), "grad_rollout"
+    (Chefer et al.), or "auto" (rollout where the query is the class token).  ``layer``, ``head`` and
+    ``query`` choose what is shown; ``check`` masks what was looked at and measures what that does to the
+    answer; ``limit`` bounds the bytes kept.
 
     Raises ``PhotographError``, ``ModelError`` or ``ValueError`` in one line for anything that cannot be done.
     """
@@ -187,7 +191,8 @@ def answer(output: Any) -> Tensor | None:
 def best_labels(
     logits: Tensor | None, names: tuple[str, ...] | None, top: int = 5
 ) -> tuple[tuple[str, float], ...] | None:
-    """The likeliest classes of the first item with softmax probabilities; None unless every score has a name."""
+    """The likeliest classes of the first item with softmax probabilities; None unless every score has a
+    name."""
     if logits is None or names is None or logits.shape[-1] != len(names):
         return None
     chances = logits[0].detach().float().softmax(-1)
@@ -198,7 +203,8 @@ def best_labels(
 
 
 def concentration(heat: Tensor) -> tuple[float, float]:
-    """Share of the map's mass that its brightest tenth of cells holds, and the share that an even map would hold."""
+    """Share of the map's mass that its brightest tenth of cells holds, and the share that an even map would
+    hold."""
     values = heat.flatten().clamp(min=0).double()
     count = max(1, math.ceil(values.numel() / 10))
     total = values.sum()
@@ -217,10 +223,8 @@ def describe(heat: Tensor) -> str:
     row, column = peak(heat)
     where = _region((row + 0.5) / heat.shape[0], (column + 0.5) / heat.shape[1])
     if share < 1.5 * even:
-        return (
-            f"Attention is spread almost evenly: its strongest tenth of the picture holds {share:.0%} of it."
-        )
-    return f"Attention is strongest {where}: a tenth of the picture holds {share:.0%} of it (evenly: {even:.0%})."
+        return f"Attention is spread almost evenly: the strongest {even:.0%} of the picture holds {share:.0%} of it."
+    return f"Attention is strongest {where}: {even:.0%} of the picture holds {share:.0%} of it."
 
 
 def _region(down: float, across: float) -> str:
@@ -241,9 +245,7 @@ def _spoken(labels: tuple[tuple[str, float], ...] | None) -> str:
 
 def _score(logits: Tensor | None, name: str, method: str) -> Tensor:
     if logits is None:
-        raise ValueError(
-            f"method {method!r} needs class scores, and model {name!r} gives none; use raw or rollout"
-        )
+        raise ValueError(f"method {method!r} needs class scores and {name!r} gives none; use raw or rollout")
     return logits[0].max()
 
 

@@ -29,8 +29,9 @@ class ModelError(ValueError):
 class VisionModel:
     """A model in evaluation mode, its preprocessing and its class names.
 
-    ``prepare`` takes an RGB picture and gives the pixels (1, 3, height, width) and the part of the picture that
-    those pixels show, since many models see only a centred crop.  ``names`` is None where the model does not classify.
+    ``prepare`` takes an RGB picture and gives the pixels (1, 3, height, width) and the part of the picture
+    that those pixels show, since many models see only a centred crop.  ``names`` is None where the model does
+    not classify.
     """
 
     name: str
@@ -43,9 +44,9 @@ class VisionModel:
 def open_vision_model(spec: Any = None, prepare: Prepare | None = None) -> VisionModel:
     """Open a bundled name (None: "vit"), a folder, a weights file, a hub id or an ``nn.Module``.
 
-    Folders and hub ids in the layout of transformers become that model with its own image processor; everything else
-    goes through ``sightline.load_checkpoint``.  Code that comes with a checkpoint is never run.
-    Raises ``ModelError`` in one line when there is no such model or when it needs more than a picture.
+    Folders and hub ids in the layout of transformers become that model with its own image processor;
+    everything else goes through ``sightline.load_checkpoint``.  Code that comes with a checkpoint is never
+    run. Raises ``ModelError`` in one line when there is no such model or when it needs more than a picture.
     """
     if isinstance(spec, VisionModel):
         return spec
@@ -68,7 +69,7 @@ def open_vision_model(spec: Any = None, prepare: Prepare | None = None) -> Visio
     else:
         known = ", ".join(bundled_names()) or "none in this installation"
         raise ModelError(
-            f"model {name!r}: not a bundled name ({known}), not a folder or file here, and not a hub id (owner/name)"
+            f"model {name!r}: no bundled name ({known}), no folder or file here, no hub id (owner/name)"
         )
     return VisionModel(found.name, found.model, prepare or found.prepare, found.names, found.note)
 
@@ -84,14 +85,16 @@ def plain_prepare(
     std: tuple[float, ...] = IMAGENET_STD,
     resample: Image.Resampling = Image.Resampling.BICUBIC,
 ) -> Prepare:
-    """Preprocessing that shows the whole picture: resize to ``size`` (height, width), subtract mean, divide by std."""
+    """Preprocessing that shows the whole picture: resize to ``size`` (height, width), subtract mean, divide
+    by std."""
 
     def prepare(image: Image.Image) -> tuple[Tensor, Image.Image]:
         import numpy as np
 
         height, width = size
         values = np.asarray(image.resize((width, height), resample), dtype=np.float32) / 255
-        pixels = torch.from_numpy((values - np.float32(mean)) / np.float32(std)).permute(2, 0, 1)
+        centred = (values - np.array(mean, np.float32)) / np.array(std, np.float32)
+        pixels = torch.from_numpy(centred).permute(2, 0, 1)
         return pixels[None].contiguous(), image
 
     return prepare
@@ -209,8 +212,8 @@ def _vision_part(model: nn.Module, name: str) -> tuple[nn.Module, str]:
             continue
         return tower, f"only its image part ({path}) is looked through; it was given no text"
     raise ModelError(
-        f"model {name!r}: {type(model).__name__} takes {parameters[0] if parameters else 'nothing'}, not a picture "
-        "alone; call it yourself inside `with sightline.record(model) as seen`"
+        f"model {name!r}: {type(model).__name__} takes {', '.join(parameters[:1]) or 'nothing'}, not a picture; "
+        "call it yourself inside `with sightline.record(model) as seen`"
     )
 
 
@@ -258,8 +261,8 @@ def seen_box(size: tuple[int, int], processor: Any) -> tuple[int, int, int, int]
         across, down = target["width"] / width, target["height"] / height
     else:
         raise ModelError(f"a processor that resizes by {target} and crops: which part it sees is not known")
-    half_width = crop.get("width", crop.get("shortest_edge", 0)) / across / 2
-    half_height = crop.get("height", crop.get("shortest_edge", 0)) / down / 2
+    half_width = float(crop.get("width") or crop["shortest_edge"]) / across / 2
+    half_height = float(crop.get("height") or crop["shortest_edge"]) / down / 2
     return (
         round(width / 2 - half_width),
         round(height / 2 - half_height),
