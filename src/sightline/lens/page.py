@@ -1,7 +1,7 @@
-"""One self-contained HTML page of a recording: photograph, maps of every layer and head, rows under the pointer, checks.
+"""One self-contained HTML page of a recording: photograph, maps of every layer and head, rows, checks.
 
-The page loads nothing: the photograph is a data URI, maps are base64, script and style are inline, and a content
-security policy forbids the rest.  `page.html` beside this file is its template.
+The page loads nothing: the photograph is a data URI, maps are base64, script and style are inline, and a
+content security policy forbids the rest.  `page.html` beside this file is its template.
 """
 
 import base64
@@ -17,7 +17,8 @@ import numpy as np
 from PIL import Image
 
 from sightline.lens.page_data import LIMIT, PageCurve, PageData, PageSite, data_uri, pack, payload
-from sightline.lens.paint import SMALL_PRINT, photograph
+from sightline.lens.paint import photograph
+from sightline.lens.sheet import SMALL_PRINT
 
 __all__ = ["LIMIT", "PageCurve", "PageData", "PageSite", "pack", "page", "to_notebook_html", "write_page"]
 
@@ -51,7 +52,8 @@ def _chart(title: str, curves: Sequence[PageCurve]) -> str:
         area = "" if curve.auc is None else f" <b>{curve.auc:.3f}</b>"
         legend.append(f'<li class="c{number % 4}">{html.escape(curve.name)}{area}</li>')
     axes = (
-        f'<path class="axis" d="M40 20V150H340"/><text x="34" y="24">{high:.2g}</text><text x="34" y="153">{low:.2g}</text>'
+        f'<path class="axis" d="M40 20V150H340"/><text x="34" y="24">{high:.2g}</text>'
+        f'<text x="34" y="153">{low:.2g}</text>'
         '<text x="40" y="168" class="m">0%</text><text x="190" y="168" class="m">share of the image</text>'
         '<text x="340" y="168" class="m">100%</text>'
     )
@@ -94,7 +96,8 @@ def _sections(data: PageData, notes: Sequence[str]) -> dict[str, str]:
         ]
     ]
     extra = "".join(
-        f'<figure><img src="{data_uri(photograph(p), "PNG")}" alt="{quote(caption)}"><figcaption>{quote(caption)}</figcaption></figure>'
+        f'<figure><img src="{data_uri(photograph(p), "PNG")}" alt="{quote(caption)}">'
+        f"<figcaption>{quote(caption)}</figcaption></figure>"
         for caption, p in data.pictures
     )
     versions = " · ".join(f"{quote(k)} {quote(v)}" for k, v in data.versions.items())

@@ -1,4 +1,4 @@
-"""What a page shows, as plain dataclasses, and how its maps and rows are packed into text within a size limit."""
+"""What a page shows, as plain dataclasses, and how its maps are packed into text within a size limit."""
 
 import base64
 import io
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from sightline.lens.paint import COLOURS, as_map, colour_table, photograph
 
@@ -18,10 +19,11 @@ LIMIT = 6 * 2**20
 class PageSite:
     """One attention site on the page.
 
-    `maps` (heads, h, w) is one query's attention over the image, `query` says whose ("class token").  `patch_rows` is
-    each patch's attention over the patches, row-major: (heads, h*w, h*w) or its mean over heads (h*w, h*w).  A site
-    with neither is only listed in the table.  Where `maps` is missing it is the mean of `patch_rows` over patches.
-    `outside` names what else a row can read ("class token", "register 1"); its share is 1 minus the map's sum.
+    `maps` (heads, h, w) is one query's attention over the image, `query` says whose ("class token").
+    `patch_rows` is each patch's attention over the patches, row-major: (heads, h*w, h*w) or its mean over heads
+    (h*w, h*w).  A site with neither is only listed in the table.  Where `maps` is missing it is the mean of
+    `patch_rows` over patches.  `outside` names what else a row can read ("class token", "register 1"); its share
+    is 1 minus the map's sum.
     """
 
     name: str
@@ -30,9 +32,9 @@ class PageSite:
     heads: int = 1
     queries: int = 0
     keys: int = 0
-    maps: np.ndarray | None = None
+    maps: np.ndarray | Tensor | None = None
     query: str = "class token"
-    patch_rows: np.ndarray | None = None
+    patch_rows: np.ndarray | Tensor | None = None
     grid: tuple[int, int] | None = None
     outside: Sequence[str] = ()
 
@@ -52,17 +54,18 @@ class PageCurve:
 class PageData:
     """Everything a page shows.  All but the title is optional; all text is escaped.
 
-    combined: named (h, w) maps such as {"rollout": ..., "gradient-weighted": ...}.  words: (text, (h, w) map, score or
-    None) of each generated or read word.  answers: (label, probability), best first.  curves and findings: what the
-    check found, as curves and as sentences.  pictures: more pictures with captions, such as `view.matrix` of text.
+    combined: named (h, w) maps such as {"rollout": ..., "gradient-weighted": ...}; the first is what the page
+    opens on.  words: (text, (h, w) map, score or None) of each generated or read word.  answers: (label,
+    probability), best first.  curves and findings: what the check found, as curves and as sentences.  pictures:
+    (caption, picture), such as `view.matrix` of text.  command: what made the page.
     """
 
     title: str
     model: str = ""
     image: Image.Image | None = None
     sites: Sequence[PageSite] = ()
-    combined: Mapping[str, np.ndarray] = field(default_factory=dict)
-    words: Sequence[tuple[str, np.ndarray, float | None]] = ()
+    combined: Mapping[str, np.ndarray | Tensor] = field(default_factory=dict)
+    words: Sequence[tuple[str, np.ndarray | Tensor, float | None]] = ()
     text: str = ""
     answers: Sequence[tuple[str, float]] = ()
     curves: Sequence[PageCurve] = ()
@@ -73,13 +76,19 @@ class PageData:
     versions: Mapping[str, str] = field(default_factory=dict)
 
 
-def pack(values: np.ndarray, bits: int = 16) -> dict[str, Any]:
+def _array(values: np.ndarray | Tensor) -> np.ndarray:
+    return np.asarray(
+        values.detach().float().cpu() if isinstance(values, Tensor) else values, dtype=np.float64
+    )
+
+
+def pack(values: np.ndarray | Tensor, bits: int = 16) -> dict[str, Any]:
     """Maps (..., cells) in base64: value = low + span * (code / (2^bits - 1))^2, with low and span for each map.
 
-    The square keeps small shares apart: near zero the step is span / (2^bits - 1)^2, at the top 2 span / (2^bits - 1).
-    Codes and scales are little-endian.  Raises ValueError for NaN or infinite values.
+    The square keeps small shares apart: near zero the step is span / top^2, at the hottest cell 2 span / top,
+    where top = 2^bits - 1.  Codes and scales are little-endian.  Raises ValueError for NaN or infinite values.
     """
-    values = np.asarray(values, dtype=np.float64)
+    values = _array(values)
     if not np.isfinite(values).all():
         raise ValueError(
             "a map for the page holds NaN or infinite values; a fully masked row gives such maps"
@@ -95,6 +104,7 @@ def pack(values: np.ndarray, bits: int = 16) -> dict[str, Any]:
 
 
 def data_uri(image: Image.Image, kind: str = "JPEG") -> str:
+    """The picture as a data URI, JPEG or PNG."""
     memory = io.BytesIO()
     image.save(memory, kind, **({"quality": 86} if kind == "JPEG" else {"optimize": True}))
     return f"data:image/{kind.lower()};base64,{base64.b64encode(memory.getvalue()).decode()}"
@@ -107,76 +117,90 @@ def _fits(shape: Sequence[int], bits: int = 8) -> int:
 
 def _maps_of(site: PageSite) -> np.ndarray | None:
     """The site's (heads, h, w) maps; ValueError where its parts disagree."""
-    rows, maps = site.patch_rows, site.maps
+    rows = site.patch_rows
+    maps = None if site.maps is None else _array(site.maps)
     if maps is not None and maps.ndim != 3:
         raise ValueError(f"{site.name}: maps have the shape (heads, h, w), not {maps.shape}")
     grid = site.grid or (maps.shape[1:] if maps is not None else None)
-    if rows is not None:
-        if grid is None:
-            raise ValueError(f"{site.name}: patch_rows need the grid (h, w) that they lie on")
-        cells = grid[0] * grid[1]
-        if rows.ndim not in (2, 3) or rows.shape[-2:] != (cells, cells):
-            raise ValueError(
-                f"{site.name}: patch_rows on a grid {grid} end in {cells} x {cells}, not {rows.shape}"
-            )
-        if maps is None:
-            maps = (rows if rows.ndim == 3 else rows[None]).mean(axis=1).reshape(-1, *grid)
     if maps is not None and maps.shape[1:] != tuple(grid or ()):
         raise ValueError(f"{site.name}: maps of {maps.shape[1:]} do not lie on the grid {grid}")
+    if rows is None:
+        return maps
+    if grid is None:
+        raise ValueError(f"{site.name}: patch_rows need the grid (h, w) that they lie on")
+    cells = grid[0] * grid[1]
+    if rows.ndim not in (2, 3) or tuple(rows.shape[-2:]) != (cells, cells):
+        raise ValueError(
+            f"{site.name}: patch_rows on the grid {grid} end in {cells} x {cells}, not {rows.shape}"
+        )
+    if maps is None:
+        maps = _array(rows if rows.ndim == 3 else rows[None]).mean(axis=1).reshape(-1, *grid)
     return maps
 
 
-def _site_data(data: PageData, limit: int) -> tuple[list[dict[str, Any]], list[str]]:
-    """Every site with its maps and as many rows as fit, from the last site to the first, and notes of what did not."""
-    shown = [(site, maps) for site in data.sites if (maps := _maps_of(site)) is not None]
-    need = [sum(_fits((*m.shape[:1], m[0].size), bits) for _, m in shown) for bits in (16, 8)]
-    bits, per_head = (16 if need[0] <= limit / 3 else 8), need[1] <= limit * 2 / 3
-    sites, notes, left = [], [], limit
-    for site, maps in shown:
-        kept = maps if per_head else maps.mean(axis=0, keepdims=True)
-        sites.append(
-            {"name": site.name, "layer": site.layer, "kind": site.kind, "grid": list(maps.shape[1:])}
-            | {
-                "query": site.query if site.maps is not None else "all patches, averaged",
-                "outside": list(site.outside),
-            }
-            | {"maps": pack(kept.reshape(len(kept), -1), bits), "rows": None}
-        )
-        left -= _fits((len(kept), kept[0].size), bits)
-    if not per_head:
-        notes.append("To keep this page small, only the mean over heads of each layer is in it.")
-    given = [number for number in reversed(range(len(shown))) if shown[number][0].patch_rows is not None]
-    chosen: dict[int, np.ndarray] = {}
+def _rows_that_fit(sites: Sequence[PageSite], room: int) -> tuple[dict[int, dict[str, Any]], list[str]]:
+    """Packed patch rows by site number, and notes: means over heads from the last site on, then whole heads."""
+    given = [number for number in reversed(range(len(sites))) if sites[number].patch_rows is not None]
+    shapes: dict[int, tuple[int, ...]] = {}
     for whole in (False, True):
         for number in given:
-            rows = np.asarray(shown[number][0].patch_rows)
-            rows = rows if whole or rows.ndim == 2 else rows.mean(axis=0)
-            before = _fits(chosen[number].shape) if number in chosen else 0
-            if (number in chosen) == whole and _fits(rows.shape) - before <= left:
-                left -= _fits(rows.shape) - before
-                chosen[number] = rows
-    for number, rows in chosen.items():
-        sites[number]["rows"] = pack(rows if rows.ndim == 3 else rows[None], 8)
-    if len(chosen) < len(given):
+            full = tuple(sites[number].patch_rows.shape)  # type: ignore[union-attr]
+            shape = full if whole else full[-2:]
+            cost = _fits(shape) - (_fits(shapes[number]) if number in shapes else 0)
+            if (number in shapes) == whole and cost <= room:
+                room -= cost
+                shapes[number] = shape
+    packed, averaged = {}, 0
+    for number, shape in shapes.items():
+        rows = _array(sites[number].patch_rows)  # type: ignore[arg-type]
+        averaged += rows.ndim > len(shape)
+        rows = rows.mean(axis=0) if rows.ndim > len(shape) else rows
+        packed[number] = pack(rows.reshape(-1, *shape[-2:]), 8)
+    notes = []
+    if len(shapes) < len(given):
         notes.append(
-            f"Rows of single patches of {len(chosen)} of {len(given)} layers fit in this page, the last ones."
+            f"Rows of single patches are here for {len(shapes)} of {len(given)} layers, as many as fit."
         )
-    if any(shown[n][0].patch_rows.ndim == 3 and rows.ndim == 2 for n, rows in chosen.items()):  # type: ignore[union-attr]
-        notes.append("Rows of single patches are means over heads in the layers where all heads did not fit.")
+    if averaged:
+        notes.append(f"In {averaged} layers the rows of single patches are means over heads, to save room.")
+    return packed, notes
+
+
+def _site_data(data: PageData, limit: int) -> tuple[list[dict[str, Any]], list[str]]:
+    """Every site that has maps, packed as finely as fits, with the rows that fit, and notes on what did not."""
+    shown = [(site, maps) for site in data.sites if (maps := _maps_of(site)) is not None]
+    need = [sum(_fits((m.shape[0], m[0].size), bits) for _, m in shown) for bits in (16, 8)]
+    bits, per_head = (16 if need[0] <= limit / 3 else 8), need[1] <= limit * 2 / 3
+    sites: list[dict[str, Any]] = []
+    for site, maps in shown:
+        kept = (maps if per_head else maps.mean(axis=0, keepdims=True)).reshape(-1, maps[0].size)
+        limit -= _fits(kept.shape, bits)
+        query = site.query if site.maps is not None else "average patch"
+        about = {"name": site.name, "layer": site.layer, "kind": site.kind, "query": query}
+        place = {"grid": list(maps.shape[1:]), "outside": list(site.outside)}
+        sites.append({**about, **place, "maps": pack(kept, bits), "rows": None})
+    rows, notes = _rows_that_fit([site for site, _ in shown], limit)
+    for number, packed in rows.items():
+        sites[number]["rows"] = packed
+    if not per_head:
+        notes.append("To keep this page small, only the mean over heads of each layer is in it.")
     return sites, notes
 
 
 def payload(data: PageData, limit: int) -> tuple[dict[str, Any], list[str]]:
+    """The data block of the page's script, kept near `limit` bytes, and notes on what did not fit."""
     picture = ""
     if data.image is not None:
         image = photograph(data.image)
         image.thumbnail((1024, 1024), Image.Resampling.LANCZOS)
         picture = data_uri(image)
     flat = {name: as_map(heat) for name, heat in data.combined.items()}
-    words, notes = [], []
+    words: list[dict[str, Any]] = []
+    notes: list[str] = []
     left = limit - len(picture) - 80_000 - sum(_fits((heat.size,), 16) for heat in flat.values())
-    for text, heat, score in data.words:
-        left -= _fits((as_map(heat).size,))
+    for text, given, score in data.words:
+        heat = as_map(given)
+        left -= _fits((heat.size,))
         if left < limit / 4:
             notes.append(f"Maps of the first {len(words)} of {len(data.words)} words fit in this page.")
             break

@@ -11,10 +11,6 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from sightline.lens.paint import (
-    INK,
-    LINE,
-    MUTED,
-    PAPER,
     Array,
     Photograph,
     as_map,
@@ -22,17 +18,15 @@ from sightline.lens.paint import (
     colour_table,
     dimmed,
     enlarge,
-    fitted,
-    font_of,
     heat_range,
-    lay,
-    legend,
     outline,
     photograph,
-    sheet,
+    relative_to_uniform,
     shown_size,
+    tile,
     top_mass,
 )
+from sightline.lens.sheet import INK, LINE, MUTED, PAPER, badge, fitted, font_of, legend, sheet
 
 Maps = np.ndarray | Tensor | Sequence[Array]
 
@@ -118,7 +112,7 @@ def montage(
     cell = int(np.clip(1200 / across, 56, 220))
     size = (max(8, round(cell * min(1, wide / high))), max(8, round(cell * min(1, high / wide))))
     base = dimmed(photograph(image).resize(size, Image.Resampling.LANCZOS)) if image is not None else None
-    relative = [[_relative(values) for values in row] for row in grid]
+    relative = [[relative_to_uniform(values) for values in row] for row in grid]
     tops = max(heat_range(values)[1] for row in relative for values in row)
     font, gap = font_of(int(np.clip(cell / 8, 10, 15))), 4
     left = round(max(font.getlength(label) for label in rows)) + 10
@@ -132,43 +126,16 @@ def montage(
         top = round(font.size * 1.6) + y * (size[1] + gap)
         draw.text((left - 8, top + size[1] // 2), rows[y], font=font, fill=INK, anchor="rm")
         for x, values in enumerate(row):
-            tile = _tile(base, values, size, (0.0, tops) if shared else heat_range(values), colours)
+            cell_picture = tile(base, values, size, (0.0, tops) if shared else heat_range(values), colours)
             if not shared and cell >= 72:
-                _badge(tile, f"{values.max():.1f}×")
-            body.paste(tile, (left + x * (size[0] + gap), top))
+                badge(cell_picture, f"{values.max():.1f}×")
+            body.paste(cell_picture, (left + x * (size[0] + gap), top))
     scale = (
         f"one scale, up to {tops:.1f}× uniform"
         if shared
         else "each on its own scale; the number is its highest cell in × uniform"
     )
     return sheet(body, title, caption or f"{len(grid)} rows, {scale}.")
-
-
-def _relative(values: np.ndarray) -> np.ndarray:
-    """The map in multiples of its uniform level; a map of zeros, or with negative cells, stays as it is."""
-    return values / values.mean() if values.min() >= 0 and values.max() > 0 else values
-
-
-def _tile(
-    base: np.ndarray | None,
-    values: np.ndarray,
-    size: tuple[int, int],
-    limits: tuple[float, float],
-    colours: str,
-) -> Image.Image:
-    if base is not None:
-        return lay(base, values, limits, colours=colours)[0]
-    level = np.clip((values - limits[0]) / (limits[1] - limits[0]), 0, 1)
-    plain = Image.fromarray(colour_table(colours)[(level * 255).round().astype(int)])
-    return plain.resize(size, Image.Resampling.NEAREST)
-
-
-def _badge(tile: Image.Image, text: str) -> None:
-    font = font_of(10)
-    place = (tile.width - 4, tile.height - 3)
-    ImageDraw.Draw(tile).text(
-        place, text, font=font, fill="white", anchor="rd", stroke_width=2, stroke_fill="black"
-    )
 
 
 def strip(
@@ -200,7 +167,7 @@ def strip(
             f"a strip needs one map, word, score and photograph each: {len(given)} maps, {len(words)} words, "
             f"{len(pictures)} photographs" + (f", {len(scores)} scores" if scores is not None else "")
         )
-    cells = [_relative(values) for values in given]
+    cells = [relative_to_uniform(values) for values in given]
     tops = max(heat_range(values)[1] for values in cells)
     columns = max(1, min(columns, len(words)))
     cell, gap = int(np.clip(1080 // columns, 120, 260)), 10
@@ -217,7 +184,7 @@ def strip(
         x, y = number % columns * (cell + gap), number // columns * step
         base = dimmed(picture.resize(size, Image.Resampling.LANCZOS))
         limits = (0.0, tops) if shared else heat_range(values)
-        body.paste(_tile(base, values, size, limits, colours), (x + (cell - size[0]) // 2, y))
+        body.paste(tile(base, values, size, limits, colours), (x + (cell - size[0]) // 2, y))
         middle, y = x + cell // 2, y + tall + 4
         draw.text((middle, y), fitted(words[number], font, cell), font=font, fill=INK, anchor="ma")
         if scores is not None:
