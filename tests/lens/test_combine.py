@@ -9,6 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from sightline.lens.combine import (
+    mean_row,
+    merge_tokens,
+    relative,
+    sink_keys,
+    without_sinks,
+    word_groups,
+    word_groups_from_offsets,
+)
 from sightline.lens.gradients import grad_cross_rollout, grad_rollout, grad_weighted, raw_gradient
 from sightline.lens.rollout import cross_rollout, drop_lowest, rollout
 
@@ -355,3 +364,112 @@ def test_gradient_refusals() -> None:
         grad_weighted(seen[0], score[:, None].expand(1, 4))
     with pytest.raises(ValueError, match="detach"):
         grad_weighted(seen[0], score.detach())
+
+
+# ------------------------------------------------------------------------------------------- words
+
+
+@pytest.mark.parametrize(
+    ("pieces", "expected"),
+    [
+        (["[CLS]", "a", "zebra", "##s", "graz", "##ing", ".", "[SEP]"], "[CLS] a zebras grazing . [SEP]"),
+        (["A", "Ġz", "ebra", ",", "Ġdon", "'t", "Ġrun", "ĊĊ", "Now"], "A zebra , don't run _ Now"),
+        (["<s>", "▁The", "▁z", "ebra", ".", "▁", ",", "▁x", "</s>"], "<s> The zebra . , x </s>"),
+        (["<|startoftext|>", "a", "ze", "bra</w>", "runs</w>", "!</w>", "<|endoftext|>"],
+         "<|startoftext|> azebra runs ! <|endoftext|>"),
+        (["Ġcaf", "Ã", "©", "Ġà¸", "Ń"], "café อ"),
+        (["▁caf", "<0xC3>", "<0xA9>", "▁noir"], "café noir"),
+    ],
+)  # fmt: skip
+def test_words_of_each_tokenizer(pieces: list[str], expected: str) -> None:
+    words = word_groups(pieces)
+    assert " ".join(word.text or "_" for word in words) == expected
+    assert [i for word in words for i in word.tokens] == list(range(len(pieces)))
+
+
+def test_words_from_offsets() -> None:
+    text = "The zebra's café."
+    offsets = [(0, 0), (0, 3), (3, 6), (6, 9), (9, 11), (11, 15), (15, 16), (16, 17), (0, 0)]
+    words = word_groups_from_offsets(offsets, text)
+    assert [tuple(word) for word in words] == [
+        ("The", (1,)), ("zebra's", (2, 3, 4)), ("café", (5, 6)), (".", (7,)),
+    ]  # fmt: skip
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.sampled_from(["▁a", "b", "▁", ",", "▁the", "<s>", "<0xC3>", "-"]), min_size=1, max_size=12)
+)
+def test_every_token_is_in_one_word(pieces: list[str]) -> None:
+    words = word_groups(pieces, style="sentencepiece")
+    assert [i for word in words for i in word.tokens] == list(range(len(pieces)))
+    weights = torch.rand(2, 3, len(pieces), len(pieces), dtype=torch.float64).softmax(-1)
+    merged = merge_tokens(merge_tokens(weights, words, -1, "sum"), words, -2, "mean")
+    assert merged.shape == (2, 3, len(words), len(words))
+    assert torch.allclose(merged.sum(-1), torch.ones(2, 3, len(words), dtype=torch.float64))
+
+
+def test_merging_by_hand() -> None:
+    weights = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.2, 0.1]])
+    assert torch.allclose(merge_tokens(weights, [(0, 2), (3,)]), torch.tensor([[0.4, 0.4], [0.6, 0.1]]))
+    assert torch.allclose(merge_tokens(weights, [(0, 1)], 0, "mean"), torch.full((1, 4), 0.25))
+    assert torch.equal(merge_tokens(weights, [(0, 3)], how="max"), torch.tensor([[0.4], [0.4]]))
+    assert merge_tokens(weights, []).shape == (2, 0)
+    with pytest.raises(IndexError, match="4 tokens"):
+        merge_tokens(weights, [(4,)])
+    with pytest.raises(ValueError, match="no token"):
+        merge_tokens(weights, [()])
+    with pytest.raises(ValueError, match="how="):
+        merge_tokens(weights, [(0,)], how="median")
+
+
+# --------------------------------------------------------------------------------- relative, sinks
+
+
+def test_relative_attention() -> None:
+    site = random_sites(1, 2, 3, 7)[0]
+    mean = site.weights.mean(2)
+    assert torch.allclose(mean_row(site), mean)
+    assert torch.allclose(relative(site.weights), site.weights / mean[:, :, None])
+    one = relative(site.weights[:, :, :1], mean_row(site)[:, :, None])
+    assert torch.allclose(one, site.weights[:, :, :1] / mean[:, :, None])
+    assert torch.allclose(relative(site.weights, site.weights, floor=1e-9), torch.ones_like(site.weights))
+    bounded = relative(torch.tensor([[0.5, 0.5, 0.0]]), torch.tensor([[1.0, 0.0, 0.0]]), floor=0.3)
+    assert torch.allclose(bounded, torch.tensor([[0.5, 5.0, 0.0]]))
+    with pytest.raises(ValueError, match="its own mean"):
+        relative(site.weights[:, :, :1])
+    with pytest.raises(ValueError, match="3 keys"):
+        relative(site.weights, torch.ones(3, dtype=torch.float64))
+
+
+def test_sinks_are_found_and_dropped() -> None:
+    site = random_sites(1, 2, 2, 40)[0]
+    site.weights = torch.full_like(site.weights, 0.5 / 39)
+    site.weights[0, :, :, 5] = 0.5
+    site.weights[1, :, :, 0] = 0.5
+    found = sink_keys(site)
+    assert found.nonzero().tolist() == [[0, 5], [1, 0]]
+    left = without_sinks(site.weights, prefix=1, sinks=found)
+    assert bool((left[0, :, :, [0, 5]] == 0).all())
+    assert bool((left[..., 0] == 0).all())
+    assert bool((left[1, :, :, 5] > 0).all())
+    assert torch.allclose(left.sum(-1), torch.ones(2, 2, 40).double())
+    with pytest.raises(ValueError, match="queries=None"):
+        sink_keys(FakeSite("a", 0, site.weights[:, :, :1], queries=40))
+
+
+def test_even_causal_rows_have_no_sink() -> None:
+    site = random_sites(1, 1, 1, 64)[0]
+    site.weights = torch.ones(64, 64).tril().double()[None, None]
+    site.weights /= site.weights.sum(-1, keepdim=True)
+    assert site.weights.mean((0, 1, 2))[0] > 4 / 64  # by plain column means the first key would look special
+    assert not sink_keys(site, factor=2.0).any()
+
+
+def test_dropping_by_position_and_rows_with_nothing_left() -> None:
+    row = torch.tensor([[0.5, 0.25, 0.25], [0.5, 0.0, 0.5]])
+    assert torch.equal(without_sinks(row, sinks=[0, -1]), torch.tensor([[0, 1.0, 0], [0, 0, 0]]))
+    with pytest.raises(ValueError, match="prefix=4"):
+        without_sinks(row, 4)
+    with pytest.raises(ValueError, match="does not fit"):
+        without_sinks(row, sinks=torch.zeros(5, dtype=torch.bool))

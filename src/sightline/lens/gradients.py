@@ -91,7 +91,7 @@ def grad_cross_rollout(
 
 
 def _one_number(score: Tensor) -> Tensor:
-    """The sum over images: each image's maps depend on its own score only, so one backward pass serves the batch."""
+    """The sum over images: one backward pass serves a batch of independent images."""
     if score.ndim > 1:
         raise ValueError(
             f"score has shape {tuple(score.shape)}; give a scalar or one number per image, such as "

@@ -190,7 +190,7 @@ def _one_pass(chain: Sequence[Any]) -> None:
     found = [i for i, sites in enumerate(passes) if any(site is other for site in chain for other in sites)]
     if len(found) > 1:
         raise ValueError(
-            f"These sites come from {len(found)} runs of the model in one recording. Combine one run, such as "
+            f"These sites come from {len(found)} runs of the model in one recording. Combine one, such as "
             f"seen.passes[{found[0]}]."
         )
 
