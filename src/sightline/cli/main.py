@@ -23,12 +23,13 @@ app = typer.Typer(
 )
 
 
-def _print_version(asked: bool) -> None:
+def _print_version(asked: bool) -> bool:
     if asked:
         from sightline import __version__
 
         typer.echo(f"sightline {__version__}")
         raise typer.Exit
+    return asked
 
 
 @app.callback()
@@ -62,6 +63,7 @@ def run(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         code = app(args=arguments, prog_name="sightline", standalone_mode=False)
+        sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001 - the one place where any failure turns into a line and a code
         return exit_code(error, as_json="--json" in arguments)
     return code if isinstance(code, int) else 0

@@ -283,7 +283,7 @@ def _to_bytes(array: np.ndarray, shown: str) -> np.ndarray:
     low, high = float(values.min()), float(values.max())
     if low < 0:
         raise PhotographError(
-            f"{shown}: values from {low:.3g} to {high:.3g}; expected 0..1 or 0..255 (undo the normalisation first)"
+            f"{shown}: values from {low:.3g} to {high:.3g}; expected 0..1 or 0..255 (undo the normalisation)"
         )
     if array.dtype.itemsize == 2 and array.dtype.kind in "ui":
         scale = 255 / 65535

@@ -141,6 +141,7 @@ def _from_checkpoint(name: str) -> VisionModel:
 
 
 def _from_folder(path: Path, name: str) -> VisionModel:
+    path = path / "weights" if (path / "weights").is_dir() else path  # the folder of a training run
     config = path / "config.json"
     if not config.is_file():
         if not any(path.iterdir()):
@@ -211,8 +212,9 @@ def _vision_part(model: nn.Module, name: str) -> tuple[nn.Module, str]:
         except AttributeError:
             continue
         return tower, f"only its image part ({path}) is looked through; it was given no text"
+    first = parameters[0] if parameters else "nothing"
     raise ModelError(
-        f"model {name!r}: {type(model).__name__} takes {', '.join(parameters[:1]) or 'nothing'}, not a picture; "
+        f"model {name!r}: {type(model).__name__} takes {first}, not a picture; "
         "call it yourself inside `with sightline.record(model) as seen`"
     )
 

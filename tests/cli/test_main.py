@@ -1,0 +1,165 @@
+"""The shell as a whole: what help costs, what versions and wrong words give, how it stops."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sightline.cli import main as shell
+from sightline.cli.failures import Misuse, code_of, exit_code, one_line
+
+VERBS = ("look", "classify", "survey", "systems", "train", "evaluate")
+
+
+def program(*words: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    code = "import sys; sys.argv[0] = 'sightline'; from sightline.cli.main import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *words],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "100", "NO_COLOR": "1", **environment},
+    )
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom sightline.cli.main import run\ncode = run(['--help'])\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'PIL', 'matplotlib', 'lightning', 'datasets'} & set(sys.modules)\n"
+        "sys.exit(f'{code} {sorted(heavy)}' if heavy or code else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    for verb in VERBS:
+        assert verb in done.stdout
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_helps_with_examples_of_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert shell.run([verb, "--help"]) == 0
+    told = capsys.readouterr().out
+    assert "Examples" in told
+    assert f"sightline {verb}" in told.split("Examples")[1]
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    import sightline
+
+    assert shell.run(["--version"]) == 0
+    assert capsys.readouterr().out == f"sightline {sightline.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["stare"], "No such command 'stare'"),
+        (["look", "--colour"], "--colour"),
+        (["look", "a.jpg", "--layer", "top"], "--layer"),
+        (["look"], "at least one IMAGE"),
+        (["classify"], "at least one IMAGE"),
+        (["classify", "a.jpg", "--top", "0"], "--top"),
+        (["look", "a.jpg", "--limit", "lots"], "500MB"),
+        (["look", "a.jpg", "--head", "best"], "--head best"),
+        (["look", "a.jpg", "--query", "1,2,3"], "--query 1,2,3"),
+        (["look", "nowhere.jpg"], "nowhere.jpg: no such file"),
+        (["survey", "nowhere.jpg"], "nowhere.jpg: no such file"),
+        (["train"], "needs a SYSTEM"),
+        (["train", "vit", "--data", "photos"], "KIND:PATH"),
+        (["train", "vit", "--data", "folder:x", "steps"], "key=value"),
+        (["train", "vit", "--data", "folder:x", "steps=1", "steps=2"], "twice"),
+        (["evaluate", "vit"], "--data"),
+        (["evaluate", "nowhere", "--data", "folder:x"], "nowhere: no such folder"),
+    ],
+)
+def test_wrong_use_is_one_line_and_code_2(
+    words: list[str],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert shell.run(words) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert said in told.err
+    assert told.err.startswith("sightline: ")
+    assert told.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == [], "nothing is made where nothing is done"
+
+
+def test_wrong_use_with_json_is_one_document(capsys: pytest.CaptureFixture[str]) -> None:
+    assert shell.run(["look", "--json"]) == 2
+    told = json.loads(capsys.readouterr().out)
+    assert told["exit_code"] == 2
+    assert "IMAGE" in told["error"]
+
+
+def test_no_words_show_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert shell.run([]) == 2
+    assert "Usage" in capsys.readouterr().out
+
+
+def test_tracebacks_are_shown_only_when_asked_for() -> None:
+    plain = program("look", "nowhere.jpg", "--head", "best")
+    assert plain.returncode == 2
+    assert "Traceback" not in plain.stderr
+    asked = program("look", "nowhere.jpg", "--head", "best", SIGHTLINE_DEBUG="1")
+    assert asked.returncode == 2
+    assert "Traceback" in asked.stderr
+
+
+def test_failures_have_lines_and_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    for error, code, line in [
+        (Misuse("give\n  this"), 2, "give this"),
+        (RuntimeError("broke\nhere"), 1, "RuntimeError: broke here"),
+        (FileNotFoundError(2, "No such file or directory", "x"), 2, "No such file or directory: 'x'"),
+        (PermissionError(13, "Permission denied", "x"), 1, "Permission denied: 'x'"),
+        (KeyError("name"), 1, "KeyError: 'name'"),
+        (MemoryError(), 1, "MemoryError"),
+    ]:
+        assert code_of(error) == code
+        assert exit_code(error) == code
+        err = capsys.readouterr().err
+        assert err.startswith("sightline: ")
+        assert line in err
+        assert line in one_line(error)
+        assert err.count("\n") == 1
+        assert ("SIGHTLINE_DEBUG" in err) == (code == 1)
+    assert exit_code(KeyboardInterrupt()) == 130
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX systems")
+def test_ctrl_c_stops_with_130_and_no_traceback() -> None:
+    code = (
+        "import sightline.cli.look as look, sys, time\nfrom sightline.cli.main import main\n"
+        "def wait(*_): print('ready', flush=True); time.sleep(60)\n"
+        "look.gather = wait\nsys.argv = ['sightline', 'look', 'a.jpg']\nmain()"
+    )
+    running = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert running.stdout is not None
+    assert running.stdout.readline() == "ready\n"
+    running.send_signal(signal.SIGINT)
+    _, told = running.communicate(timeout=30)
+    assert running.returncode == 130
+    assert "Traceback" not in told
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX systems")
+def test_a_reader_that_leaves_early_is_no_traceback() -> None:
+    code = "import sys; sys.argv = ['sightline', '--help']; from sightline.cli.main import main; main()"
+    running = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert running.stdout is not None
+    assert running.stderr is not None
+    running.stdout.close()  # long before Python has started up and writes
+    assert running.stderr.read() == ""
+    assert running.wait(timeout=60) == 1
