@@ -14,12 +14,14 @@ _HOME = {
     "survey": "sightline.lens",
     "CLS": "sightline.lens",
     "LAST": "sightline.lens",
+    "load_checkpoint": "sightline.checkpoints",
 }
 
 if TYPE_CHECKING:
+    from sightline.checkpoints import load_checkpoint
     from sightline.lens import CLS, LAST, record, survey
 
-__all__ = ["CLS", "LAST", "__version__", "record", "survey"]
+__all__ = ["CLS", "LAST", "__version__", "load_checkpoint", "record", "survey"]
 
 
 def __getattr__(name: str) -> Any:

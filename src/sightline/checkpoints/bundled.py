@@ -1,0 +1,42 @@
+"""The weights that come with the package: trained here, small, usable without a network."""
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+
+def _home() -> Path:
+    return Path(str(files("sightline"))) / "weights"
+
+
+def bundled_names() -> list[str]:
+    """Lists the names of the weights in the package."""
+    home = _home()
+    if not home.is_dir():
+        return []
+    return sorted(folder.name for folder in home.iterdir() if (folder / "model.safetensors").is_file())
+
+
+def bundled_folder(name: str) -> Path:
+    """Tells where the weights called `name` lie; ValueError, listing the names, for an unknown one."""
+    names = bundled_names()
+    if name not in names:
+        raise ValueError(
+            f"no bundled weights {name!r}; there are: {', '.join(names) or 'none in this build'}"
+        )
+    return _home() / name
+
+
+def bundled_card(name: str) -> dict[str, Any]:
+    """Reads how the weights called `name` were trained and what they reached."""
+    return json.loads((bundled_folder(name) / "card.json").read_text(encoding="utf-8"))
+
+
+def bundled(name: str) -> nn.Module:
+    """Builds the system called `name` with its weights from the package, in float32 and evaluation mode."""
+    from sightline.checkpoints.load import load_checkpoint
+
+    return load_checkpoint(bundled_folder(name), source="sightline")

@@ -1,0 +1,47 @@
+"""Sightline's own folders (`save_pretrained`): constructor keywords in config.json, and weights."""
+
+import inspect
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sightline.checkpoints.convert import Converted, settle
+from sightline.systems.dinov2 import DINOv2
+from sightline.systems.vit import VisionTransformer
+
+SYSTEMS: tuple[type[nn.Module], ...] = (VisionTransformer, DINOv2)
+
+
+def matches(keys: Collection[str], config: Mapping[str, Any]) -> bool:
+    """Recognises weights whose names are exactly those of a system built from config.json."""
+    return _system(keys, config) is not None
+
+
+def convert(state: Mapping[str, Tensor], config: Mapping[str, Any], **overrides: Any) -> Converted:
+    """Reads the weights as they are; the config's keywords build the system.
+
+    Raises ValueError where no system fits, or a keyword contradicts the config.
+    """
+    system = _system(state, config)
+    if system is None:
+        known = ", ".join(one.__name__ for one in SYSTEMS)
+        raise ValueError(
+            f"no system ({known}) has these weights with these keywords of config.json: {dict(config)}"
+        )
+    return Converted(system, settle(system, dict(config), overrides), dict(state))
+
+
+def _system(keys: Collection[str], config: Mapping[str, Any]) -> type[nn.Module] | None:
+    for system in SYSTEMS:
+        if not config or not set(config) <= set(inspect.signature(system).parameters):
+            continue
+        try:
+            with torch.device("meta"):
+                names = system(**config).state_dict().keys()
+        except (TypeError, ValueError, RuntimeError):  # a foreign config with keywords of the same names
+            continue
+        if set(names) == set(keys):
+            return system
+    return None
