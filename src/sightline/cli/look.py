@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,6 @@ from sightline.cli.failures import Misuse, code_of, one_line, say
 from sightline.cli.outputs import OutputFolder, index_page
 
 if TYPE_CHECKING:
-    from sightline.tasks.look import Look
     from sightline.tasks.vision_model import VisionModel
 
 SUFFIXES = (".look.png", ".look.html")
@@ -29,20 +29,17 @@ def look(
     method: Annotated[
         str, typer.Option(help="auto, raw, rollout, gradient (of the best class) or grad_rollout.")
     ] = "auto",
-    layer: Annotated[int, typer.Option(help="Layer for raw and gradient; -1 is the last.")] = -1,
+    layer: Annotated[int, typer.Option(help="Layer of raw and gradient; -1 is the last.")] = -1,
     head: Annotated[str, typer.Option(help="mean, max, min, or a head's number.")] = "mean",
     query: Annotated[
-        str, typer.Option(help="Whose row is drawn: class, mean, a token's number, or ROW,COLUMN of a patch.")
-    ] = "class",
+        str,
+        typer.Option(help="Whose attention: auto, class, mean, a token's number, or ROW,COLUMN of a patch."),
+    ] = "auto",
     check: Annotated[
         bool, typer.Option("--check", help="Also mask what was looked at: does the answer change?")
     ] = False,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures and pages.")] = Path(
-        "looks"
-    ),
-    sample: Annotated[
-        bool, typer.Option("--sample", help="Look at the photographs that come with sightline.")
-    ] = False,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures and pages.")] = Path("looks"),
+    sample: Annotated[bool, typer.Option("--sample", help="Look at the photographs that come with sightline.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document, nothing else.")] = False,
     limit: Annotated[str, typer.Option(help="Most memory that the recording may keep.")] = "1GiB",
 ) -> None:
@@ -72,7 +69,7 @@ def look(
     }
     failures: list[tuple[str, BaseException]] = []
     photographs = gather(images or [], sample, failures)
-    results: list[tuple[Path, Path, Path, Look]] = []
+    results: list[Made] = []
     folder = index = None
     if photographs:
         folder = OutputFolder(out)
@@ -138,15 +135,16 @@ def parse_head(text: str) -> str | int:
     return text
 
 
-def parse_query(text: str) -> str | int | tuple[int, int]:
-    """A word, a token's number, or the ROW,COLUMN of a patch."""
+def parse_query(text: str) -> str | int | tuple[int, int] | None:
+    """``auto`` (None: the class token, or the mean where there is none), a word, a token's number, or the
+    ROW,COLUMN of a patch."""
     parts = [part.strip() for part in text.split(",")]
     if all(part.lstrip("-").isdigit() for part in parts) and len(parts) in (1, 2):
         numbers = [int(part) for part in parts]
         return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
     if len(parts) != 1 or not text.isidentifier():
-        raise Misuse(f"--query {text}: give class, mean, a token's number, or ROW,COLUMN of a patch")
-    return text
+        raise Misuse(f"--query {text}: give auto, class, mean, a token's number, or ROW,COLUMN of a patch")
+    return None if text == "auto" else text
 
 
 def parse_bytes(text: str) -> int:
@@ -162,9 +160,17 @@ def parse_bytes(text: str) -> int:
     return int(float(match[1]) * factor)
 
 
-def _look_at(
-    photograph: Path, opened: "VisionModel", folder: OutputFolder, options: dict[str, Any]
-) -> "tuple[Path, Path, Path, Look]":
+@dataclass(frozen=True)
+class Made:
+    """One photograph's results on disk; the recording itself is let go, so that a batch stays small."""
+
+    photograph: Path
+    picture: Path
+    page: Path
+    summary: dict[str, Any]
+
+
+def _look_at(photograph: Path, opened: "VisionModel", folder: OutputFolder, options: dict[str, Any]) -> Made:
     from sightline.tasks.look import look as look_at
 
     seen = look_at(photograph, model=opened, **options)
@@ -172,52 +178,32 @@ def _look_at(
     for path in (picture, page):
         seen.save(path)
         folder.wrote(path, photograph)
-    return photograph, picture, page, seen
+    return Made(photograph, picture, page, seen.summary)
 
 
-def _write_index(folder: OutputFolder, results: "list[tuple[Path, Path, Path, Look]]", model: str) -> Path:
+def _write_index(folder: OutputFolder, results: list[Made], model: str) -> Path:
     path = folder.fixed("index.html")
-    entries = [(p.name, picture.name, page.name, seen.sentence) for p, picture, page, seen in results]
+    entries = [(r.photograph.name, r.picture.name, r.page.name, r.summary["sentence"]) for r in results]
     path.write_text(index_page(f"Where {model} looks", entries), "utf-8")
     folder.wrote(path)
     return path
 
 
-def _print_machine(
-    results: "list[tuple[Path, Path, Path, Look]]",
-    failures: list[tuple[str, BaseException]],
-    index: Path | None,
-) -> None:
-    print_json(
-        {
-            "verb": "look",
-            "results": [
-                {"image": str(photograph), "picture": str(picture), "page": str(page), **seen.summary}
-                for photograph, picture, page, seen in results
-            ],
-            "index": None if index is None else str(index),
-            "failures": [{"image": source, "error": one_line(error)} for source, error in failures],
-        }
-    )
+def _print_machine(results: list[Made], failures: list[tuple[str, BaseException]], index: Path | None) -> None:
+    made = [{"image": str(r.photograph), "picture": str(r.picture), "page": str(r.page), **r.summary} for r in results]
+    told = [{"image": source, "error": one_line(error)} for source, error in failures]
+    print_json({"verb": "look", "results": made, "index": index and str(index), "failures": told})
 
 
-def _print_person(
-    results: "list[tuple[Path, Path, Path, Look]]", folder: OutputFolder | None, index: Path | None
-) -> None:
-    for photograph, picture, page, seen in results:
-        typer.echo(f"{photograph.name}: {seen.sentence}")
-        if seen.check is not None:
-            typer.echo(f"  check: {_check_sentence(seen.check)}")
-        typer.echo(f"  {picture}\n  {page}")
+def _print_person(results: list[Made], folder: OutputFolder | None, index: Path | None) -> None:
+    for made in results:
+        typer.echo(f"{made.photograph.name}: {made.summary['sentence']}")
+        if made.summary["check"] is not None:
+            typer.echo(f"  check: {made.summary['check']['summary']}")
+        typer.echo(f"  {made.picture}\n  {made.page}")
     if index is not None:
         typer.echo(f"All together: {index}")
     if folder is not None and folder.replaced:
-        typer.echo(
-            f"Replaced {len(folder.replaced)} earlier results of the same photographs in {folder.folder}."
-        )
+        typer.echo(f"Replaced {len(folder.replaced)} earlier results of these photographs in {folder.folder}.")
     if results:
         typer.echo("A map shows where attention went, not why.")
-
-
-def _check_sentence(check: Any) -> str:
-    return str(getattr(check, "sentence", None) or check)

@@ -43,10 +43,7 @@ class OutputFolder:
             return {}
         try:
             written = json.loads(path.read_text("utf-8"))["written"]
-            return {
-                str(name): {"source": str(e["source"]), "sha256": str(e["sha256"])}
-                for name, e in written.items()
-            }
+            return {str(name): {"source": str(e["source"]), "sha256": str(e["sha256"])} for name, e in written.items()}
         except (ValueError, KeyError, TypeError, AttributeError):
             return {}  # without a readable ledger every file counts as somebody else's
 
@@ -78,9 +75,7 @@ class OutputFolder:
     def fixed(self, name: str) -> Path:
         """A path with exactly this name; raises ``Misuse`` where a file that was not written here has it."""
         if not self._is_free(name, "") and name.casefold() not in self._given:
-            raise Misuse(
-                f"{self.folder / name} was not written by sightline; move it, or choose another --out"
-            )
+            raise Misuse(f"{self.folder / name} was not written by sightline; move it, or choose another --out")
         self._given.add(name.casefold())
         return self.folder / name
 

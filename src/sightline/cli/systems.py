@@ -1,5 +1,6 @@
 """`sightline systems`: the weights that come with the package, and what they reached."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -18,28 +19,33 @@ def systems(
       sightline systems
       sightline systems --json
     """
-    from importlib import import_module
+    from sightline.checkpoints.bundled import bundled_card, bundled_folder, bundled_names
 
-    bundled = import_module("sightline.checkpoints.bundled")
-    cards = [{"name": name, **bundled.card(name)} for name in bundled.names()]
+    cards = [{"name": name, **bundled_card(name), "bytes": _size(bundled_folder(name))} for name in bundled_names()]
     if as_json:
         print_json({"verb": "systems", "systems": cards})
         return
-    rows = [
-        [card["name"], *(_cell(card, key) for key in ("paper", "task", "data", "result", "bytes"))]
-        for card in cards
+    if not cards:
+        typer.echo("No weights come with this build; give --model a folder or a hub id.")
+        return
+    columns = ("name", "system", "pixels", "classes", "trained on", "top-1", "chance", "size")
+    print_table("Bundled systems", columns, [_row(card) for card in cards], right=columns[2:4] + columns[5:])
+    typer.echo("Top-1 on pictures held out from training; --json gives the whole cards.")
+
+
+def _row(card: dict[str, Any]) -> list[str]:
+    measured = card.get("measured", {})
+    return [
+        card["name"],
+        str(card.get("system", "")),
+        str(card.get("image_size", "")),
+        str(len(card.get("classes", ()))),
+        str(card.get("data", "")),
+        f"{measured['top1']:.1%}" if "top1" in measured else "",
+        f"{measured['chance']:.1%}" if "chance" in measured else "",
+        f"{card['bytes'] / 1e6:.1f} MB",
     ]
-    print_table(
-        "Bundled systems", ("name", "paper", "task", "trained on", "reached", "size"), rows, right=("size",)
-    )
 
 
-def _cell(card: dict[str, Any], key: str) -> str:
-    value = card.get(key)
-    if value is None:
-        return ""
-    if key == "bytes":
-        return f"{value / 1e6:.1f} MB"
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {item}" for name, item in value.items())
-    return str(value)
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())

@@ -10,12 +10,8 @@ from sightline.cli.console import hush_libraries, print_json
 from sightline.cli.failures import Misuse
 
 _SYSTEM = typer.Argument(metavar="SYSTEM", help="Which system, such as vit.")
-_SETTINGS = typer.Argument(
-    metavar="KEY=VALUE…", help="Settings of the recipe, such as steps=20000 rate=1e-3."
-)
-_DATA = typer.Option(
-    "--data", "-d", metavar="KIND:PATH", help="Kind of data and where it is, as in folder:photos."
-)
+_SETTINGS = typer.Argument(metavar="KEY=VALUE…", help="Settings of the recipe, such as steps=20000 rate=1e-3.")
+_DATA = typer.Option("--data", "-d", metavar="KIND:PATH", help="Kind of data and where it is, as in folder:photos.")
 
 
 def train(

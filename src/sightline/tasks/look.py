@@ -40,6 +40,7 @@ class Look:
     note: str = ""
     title: str = "photograph"
     command: str = ""
+    score: Tensor | None = None
 
     @property
     def sentence(self) -> str:
@@ -57,12 +58,10 @@ class Look:
             "model": self.model,
             "method": self.method,
             "grid": [height, width],
-            "brightest_tenth_share": round(share, 4),
-            "even_share": round(even, 4),
+            "top_share": round(share, 4),
+            "top_area": round(even, 4),
             "peak": {"x": round((column + 0.5) / width, 4), "y": round((row + 0.5) / height, 4)},
-            "labels": None
-            if self.labels is None
-            else [{"label": n, "probability": p} for n, p in self.labels],
+            "labels": None if self.labels is None else [{"label": n, "probability": p} for n, p in self.labels],
             "check": None if self.check is None else _plain(self.check),
             "note": self.note or None,
             "sentence": self.sentence,
@@ -92,7 +91,11 @@ class Look:
             )
         path.parent.mkdir(parents=True, exist_ok=True)
         if suffix in (".html", ".htm"):
-            self.recording.to_html(path, image=self.image, title=self.title, command=self.command)
+            notes = [describe(self.heat), *([self.note] if self.note else [])]
+            self.recording.to_html(
+                path, image=self.image, title=f"{self.title} · {self.model}", command=self.command,
+                score=self.score, answers=self.labels or (), notes=notes,
+            )  # fmt: skip
         else:
             self.overlay.save(path)
         return path
@@ -120,7 +123,7 @@ def look(
     method: str = "auto",
     layer: int = -1,
     head: str | int = "mean",
-    query: Any = "class",
+    query: Any = None,
     check: bool = False,
     limit: int = 2**30,
     prepare: Prepare | None = None,
@@ -138,6 +141,7 @@ def look(
     Raises ``PhotographError``, ``ModelError`` or ``ValueError`` in one line for anything that cannot be done.
     """
     from sightline.lens import record, view
+    from sightline.lens.heat import can_roll, image_sites
 
     if method not in METHODS:
         raise ValueError(f"method {method!r} is not known; choose one of {', '.join(METHODS)}")
@@ -145,7 +149,8 @@ def look(
     photograph = open_photograph(image)
     pixels, seen_image = opened.prepare(photograph)
     pixels = like_parameters(pixels, opened.model)
-    wants_gradient = method in GRADIENT_METHODS
+    # a model that names classes gets gradient maps on its page too, where they can be had
+    wants_gradient = method in GRADIENT_METHODS or opened.names is not None
     training = opened.model.training
     opened.model.eval()
     try:
@@ -153,20 +158,22 @@ def look(
             given = pixels.clone().requires_grad_(wants_gradient)
             with record(opened.model, gradients=wants_gradient, limit=limit) as seen:
                 logits = answer(opened.model(given))
-            options: dict[str, Any] = {"score": _score(logits, opened.name, method)} if wants_gradient else {}
-            heat = seen.heat(method=method, layer=layer, head=head, query=query, image=seen_image, **options)
-        checked = seen.check(opened.model, seen_image) if check else None
+            if method == "auto":
+                method = "rollout" if can_roll(image_sites(seen), query) else "raw"
+            score = _score(logits, opened.name, method)
+            heat = seen.heat(method=method, layer=layer, head=head, query=query, score=score).detach()
+            if method not in GRADIENT_METHODS and not _has_gradients(seen, score):
+                score = None
+        checked = seen.check(opened.model, pixels, heat=heat) if check else None
     finally:
         opened.model.train(training)
-    heat = heat.detach().float().cpu()
+    heat = heat.float().cpu()
     title = Path(image).name if isinstance(image, str | Path) else "photograph"
     labels = best_labels(logits, opened.names)
     return Look(
         heat=heat,
         image=seen_image,
-        overlay=view.overlay(
-            seen_image, heat, title=f"{title} · {opened.name} · {method}", caption=describe(heat)
-        ),
+        overlay=view.overlay(seen_image, heat, title=f"{title} · {opened.name} · {method}", caption=describe(heat)),
         recording=seen,
         model=opened.name,
         method=method,
@@ -175,6 +182,7 @@ def look(
         note=opened.note,
         title=title,
         command=command,
+        score=score,
     )
 
 
@@ -197,9 +205,7 @@ def best_labels(
         return None
     chances = logits[0].detach().float().softmax(-1)
     values, places = chances.topk(min(top, len(names)))
-    return tuple(
-        (names[place], round(value, 6)) for place, value in zip(places.tolist(), values.tolist(), strict=True)
-    )
+    return tuple((names[place], round(value, 6)) for place, value in zip(places.tolist(), values.tolist(), strict=True))
 
 
 def concentration(heat: Tensor) -> tuple[float, float]:
@@ -234,19 +240,27 @@ def _region(down: float, across: float) -> str:
         return "in the middle"
     if vertical and horizontal:
         return f"at the {vertical} {horizontal}"
-    return (
-        f"at the {horizontal}" if horizontal else {"upper": "at the top", "lower": "at the bottom"}[vertical]
-    )
+    return f"at the {horizontal}" if horizontal else {"upper": "at the top", "lower": "at the bottom"}[vertical]
 
 
 def _spoken(labels: tuple[tuple[str, float], ...] | None) -> str:
     return ", ".join(f"{name} {chance:.0%}" for name, chance in (labels or ())[:3])
 
 
-def _score(logits: Tensor | None, name: str, method: str) -> Tensor:
-    if logits is None:
+def _score(logits: Tensor | None, name: str, method: str) -> Tensor | None:
+    if logits is None and method in GRADIENT_METHODS:
         raise ValueError(f"method {method!r} needs class scores and {name!r} gives none; use raw or rollout")
-    return logits[0].max()
+    return logits[0].max() if logits is not None and logits.requires_grad else None
+
+
+def _has_gradients(seen: Any, score: Tensor | None) -> bool:
+    if score is None:
+        return False
+    try:
+        seen.heat(method="gradient", score=score)
+    except ValueError:  # compiled or windowed attention: the page goes without these maps
+        return False
+    return True
 
 
 def like_parameters(pixels: Tensor, model: torch.nn.Module) -> Tensor:
@@ -255,14 +269,12 @@ def like_parameters(pixels: Tensor, model: torch.nn.Module) -> Tensor:
 
 
 def _plain(value: Any) -> Any:
-    """Nested plain values of a check's result, for JSON."""
+    """A check's result as plain values for machines, its own sentence among them."""
     if isinstance(value, Tensor):
         return value.tolist()
-    if hasattr(value, "summary"):
-        held = value.summary
-        return _plain(held() if callable(held) else held)
     if hasattr(value, "__dataclass_fields__"):
-        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
+        told = {"summary": value.summary()} if hasattr(value, "summary") else {}
+        return told | {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -4,7 +4,6 @@ import inspect
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +52,9 @@ def open_vision_model(spec: Any = None, prepare: Prepare | None = None) -> Visio
     if isinstance(spec, nn.Module):
         return _from_module(spec, prepare)
     if spec is not None and not isinstance(spec, str | Path):
-        raise ModelError(
-            f"model: a bundled name, folder, hub id or nn.Module was expected, got {type(spec).__name__}"
-        )
+        raise ModelError(f"model: a bundled name, folder, hub id or nn.Module was expected, got {type(spec).__name__}")
+    from sightline.checkpoints import bundled_names
+
     name = str(spec or "vit")
     path = Path(name).expanduser()
     if path.is_dir():
@@ -68,15 +67,8 @@ def open_vision_model(spec: Any = None, prepare: Prepare | None = None) -> Visio
         found = _from_hub(name)
     else:
         known = ", ".join(bundled_names()) or "none in this installation"
-        raise ModelError(
-            f"model {name!r}: no bundled name ({known}), no folder or file here, no hub id (owner/name)"
-        )
+        raise ModelError(f"model {name!r}: no bundled name ({known}), no folder or file here, no hub id (owner/name)")
     return VisionModel(found.name, found.model, prepare or found.prepare, found.names, found.note)
-
-
-def bundled_names() -> tuple[str, ...]:
-    """Names of the weights that come with the package."""
-    return tuple(import_module("sightline.checkpoints.bundled").names())
 
 
 def plain_prepare(
@@ -113,30 +105,30 @@ def _from_module(model: nn.Module, prepare: Prepare | None) -> VisionModel:
     config = getattr(model, "config", None)
     size = getattr(config, "image_size", None) or getattr(model, "image_size", None) or 224
     note = "" if prepare else f"preprocessing assumed: {size} pixels, ImageNet mean and deviation"
-    return VisionModel(
-        type(model).__name__, model, prepare or plain_prepare(_pair(size)), _label_names(config), note
-    )
+    return VisionModel(type(model).__name__, model, prepare or plain_prepare(_pair(size)), _label_names(config), note)
 
 
 def _from_card(name: str, model: nn.Module, card: dict[str, Any]) -> VisionModel:
     size = card.get("image_size") or card.get("size") or getattr(model, "image_size", 224)
-    prepare = plain_prepare(
-        _pair(size), tuple(card.get("mean", IMAGENET_MEAN)), tuple(card.get("std", IMAGENET_STD))
-    )
+    prepare = plain_prepare(_pair(size), tuple(card.get("mean", IMAGENET_MEAN)), tuple(card.get("std", IMAGENET_STD)))
     names = card.get("classes")
     return VisionModel(name, _ready(model), prepare, tuple(names) if names else None)
 
 
 def _from_bundled(name: str) -> VisionModel:
-    bundled = import_module("sightline.checkpoints.bundled")
-    return _from_card(name, bundled.bundled(name), bundled.card(name))
+    from sightline.checkpoints import bundled, bundled_card
+
+    return _from_card(name, bundled(name), bundled_card(name))
 
 
 def _from_checkpoint(name: str) -> VisionModel:
     from sightline.checkpoints import load_checkpoint
 
     card = Path(name) / "card.json"
-    model = load_checkpoint(name)
+    try:
+        model = load_checkpoint(name)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"model {name!r}: {_first_line(error)}") from error
     return _from_card(name, model, json.loads(card.read_text("utf-8")) if card.is_file() else {})
 
 
@@ -224,15 +216,11 @@ def _processor_prepare(source: str, name: str, model: nn.Module) -> Prepare:
     import transformers
 
     try:
-        processor = transformers.AutoImageProcessor.from_pretrained(
-            source, backend="pil", trust_remote_code=False
-        )
+        processor = transformers.AutoImageProcessor.from_pretrained(source, backend="pil", trust_remote_code=False)
     except (OSError, ValueError, ImportError) as error:
         size = getattr(getattr(model, "config", None), "image_size", None)
         if size is None:
-            raise ModelError(
-                f"model {name!r}: no usable preprocessor_config.json ({_first_line(error)})"
-            ) from error
+            raise ModelError(f"model {name!r}: no usable preprocessor_config.json ({_first_line(error)})") from error
         return plain_prepare(_pair(size))
 
     def prepare(image: Image.Image) -> tuple[Tensor, Image.Image]:
