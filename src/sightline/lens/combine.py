@@ -86,7 +86,7 @@ def word_groups_from_offsets(offsets: Sequence[tuple[int, int]], text: str) -> l
 def merge_tokens(
     weights: Tensor, groups: Sequence[Word | Sequence[int]], dim: int = -1, how: str = "sum"
 ) -> Tensor:
-    """Weights with the tokens of each group made one along `dim`; the size of `dim` becomes len(groups).
+    """Weights with the tokens of each group made one along `dim`: the size of `dim` becomes len(groups).
 
     how   "sum" for keys: a word receives all that its pieces receive, and rows still sum to 1 where the groups
           cover all tokens.  "mean" for queries: a word looks where its pieces look on average, and rows
