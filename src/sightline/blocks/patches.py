@@ -27,8 +27,6 @@ class PatchEmbedding(nn.Module):
             )
         return height, width
 
-    def forward(
-        self, images: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch patches dim"]:
+    def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch patches dim"]:
         self.grid(images)
         return self.project(images).flatten(2).transpose(1, 2)

@@ -9,9 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def sinusoidal_interleaved(
-    length: int, dim: int, *, base: float = 10000.0
-) -> Float[Tensor, "{length} {dim}"]:
+def sinusoidal_interleaved(length: int, dim: int, *, base: float = 10000.0) -> Float[Tensor, "{length} {dim}"]:
     """Computes sin(p / base^(2i/dim)) in column 2i, the cosine in column 2i+1 (Vaswani et al. 2017, 3.5)."""
     if length < 1 or dim < 1:
         raise ValueError(f"positions need a positive length and dim, given {length=}, {dim=}")
@@ -20,9 +18,7 @@ def sinusoidal_interleaved(
     return torch.stack([angle.sin(), angle.cos()], dim=2).flatten(1)[:, :dim]
 
 
-def sinusoidal_concatenated(
-    length: int, dim: int, *, base: float = 10000.0
-) -> Float[Tensor, "{length} {dim}"]:
+def sinusoidal_concatenated(length: int, dim: int, *, base: float = 10000.0) -> Float[Tensor, "{length} {dim}"]:
     """Computes [all sines | all cosines] with wavelengths from 2 pi to 2 pi base: tensor2tensor's rule.
 
     The exponents are i / (dim // 2 - 1), so the slowest wave is exactly `base`; an odd dim ends in a zero
@@ -57,6 +53,9 @@ Grid = Float[Tensor, "rows columns dim"]
 
 def resize_timm(grid: Grid, rows: int, columns: int) -> Float[Tensor, "{rows} {columns} dim"]:
     """Resizes positions as timm does: bicubic to the given size, antialiased."""
+    if columns == 1:  # torch 2.13 computes one antialiased column of several rows wrongly; one row it computes well
+        turned = _interpolate(grid.transpose(0, 1), size=(1, rows), mode="bicubic", antialias=True)
+        return turned.transpose(0, 1)
     return _interpolate(grid, size=(rows, columns), mode="bicubic", antialias=True)
 
 
@@ -85,7 +84,7 @@ def resize_dino(grid: Grid, rows: int, columns: int) -> Float[Tensor, "{rows} {c
 
 def resize_dinov2_registers(grid: Grid, rows: int, columns: int) -> Float[Tensor, "{rows} {columns} dim"]:
     """Resizes positions as DINOv2 with registers does (no offset, antialiased), also in transformers."""
-    return _interpolate(grid, size=(rows, columns), mode="bicubic", antialias=True)
+    return resize_timm(grid, rows, columns)
 
 
 RESIZE: dict[str, Callable[[Tensor, int, int], Tensor]] = {

@@ -111,7 +111,7 @@ def _read_file(file: Path) -> dict[str, Any]:
     except _BROKEN as error:
         kind = type(error).__name__
         raise ValueError(
-            f"{file} cannot be read as {file.suffix} (cut short or another format; {kind}): get or save it again"
+            f"{file} cannot be read as {file.suffix} (cut short or another format; {kind}): save it again"
         ) from error
     if not isinstance(raw, dict):
         raise ValueError(

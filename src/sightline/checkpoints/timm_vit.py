@@ -145,11 +145,11 @@ def _fold_tokens(
 
 
 def _positioned(length: int, prefix: int, patch: int, overrides: Mapping[str, Any]) -> int:
-    """Tells how many of the tokens before the patches have a position: all, or none (timm's no_embed_class)."""
+    """Tells how many of the tokens before the patches have positions: all or none (no_embed_class)."""
     fitting = [count for count in (prefix, 0) if _fits(length - count, patch, overrides)]
     if len(fitting) == 2:
         raise ValueError(
-            f"pos_embed of length {length} may hold positions of the {prefix} tokens before the patches or not: "
+            f"pos_embed of length {length} may hold positions of the {prefix} tokens or not: "
             "give image_size=(height, width)"
         )
     return fitting[0] if fitting else prefix
