@@ -1,0 +1,77 @@
+"""Collections of labelled pictures by name: `folder:PATH`, `cifar10:PATH`, and unions of them."""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from sightline.data.cifar10 import Cifar10
+from sightline.data.folder import ImageFolder
+
+
+class Labelled(Protocol):
+    """What a reader of labelled pictures offers."""
+
+    classes: tuple[str, ...]
+    labels: np.ndarray
+
+    def __len__(self) -> int: ...
+
+    def image(self, index: int) -> np.ndarray: ...
+
+
+KINDS: dict[str, Callable[[str, str], Labelled]] = {"folder": ImageFolder, "cifar10": Cifar10}
+
+
+class Union:
+    """Joins collections; classes of the same name become one, and a collection may count several times.
+
+    `classes` keep the order of first appearance.  `repeats[k]` says how often part k occurs (a small collection
+    beside a large one).  `part_labels(k)` are the labels of `parts[k]` in the united numbering.
+    Raises ValueError for no parts, or repeats that do not fit.
+    """
+
+    def __init__(self, parts: Sequence[Labelled], repeats: Sequence[int] | None = None) -> None:
+        repeats = [1] * len(parts) if repeats is None else list(repeats)
+        if not parts or len(repeats) != len(parts) or min(repeats) < 1:
+            raise ValueError(f"a union needs collections and a repeat of 1 or more for each, given {repeats}")
+        self.parts = tuple(parts)
+        self.classes = tuple(dict.fromkeys(name for part in parts for name in part.classes))
+        self._source = np.concatenate(
+            [np.full(len(part) * times, k) for k, (part, times) in enumerate(zip(parts, repeats, strict=True))]
+        )
+        self._index = np.concatenate(
+            [np.tile(np.arange(len(part)), times) for part, times in zip(parts, repeats, strict=True)]
+        )
+        self.labels = np.concatenate([np.tile(self.part_labels(k), times) for k, times in enumerate(repeats)])
+
+    def part_labels(self, part: int) -> np.ndarray:
+        """Gives the labels of one part as numbers of the united classes."""
+        number = np.array([self.classes.index(name) for name in self.parts[part].classes])
+        return number[self.parts[part].labels]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def image(self, index: int) -> np.ndarray:
+        return self.parts[self._source[index]].image(int(self._index[index]))
+
+
+def open_labelled(spec: str, split: str = "train") -> Union:
+    """Opens `KIND:PATH`, or several joined by `+`, each with an optional repeat: `8*folder:A+cifar10:B`.
+
+    Kinds: `folder` (`sightline.data.folder`) and `cifar10` (`sightline.data.cifar10`).  Repeats count for `split`
+    "train" only.  Raises ValueError for an unknown kind, and what the readers raise.
+    """
+    parts: list[Labelled] = []
+    repeats: list[int] = []
+    for piece in re.split(r"\+(?=(?:\d+\*)?\w+:)", spec):
+        match = re.fullmatch(r"(?:(\d+)\*)?(\w+):(.+)", piece)
+        if match is None or match[2] not in KINDS:
+            raise ValueError(
+                f"data {piece!r}: expected KIND:PATH with KIND one of {', '.join(KINDS)}, such as folder:photos"
+            )
+        parts.append(KINDS[match[2]](match[3], split))
+        repeats.append(int(match[1] or 1) if split == "train" else 1)
+    return Union(parts, repeats)

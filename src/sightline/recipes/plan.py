@@ -1,0 +1,91 @@
+"""What a run will do, as plain values: recipe, data, settings and sizes, from keywords or from a run's folder."""
+
+import dataclasses
+import inspect
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+NAMES = ("vit", "vit_control")
+
+
+class TrainingError(ValueError):
+    """Training cannot start or go on; the message says why in one line."""
+
+
+def recipe_of(system: str | None) -> Any:
+    """Gives the recipe module of a name; TrainingError, listing the names, for an unknown one."""
+    if system not in NAMES:
+        raise TrainingError(f"no recipe for {system!r}; there are: {', '.join(NAMES)}")
+    return import_module(f"sightline.recipes.{system}")
+
+
+def new_plan(system: str | None, data: str | None, tiny: bool, overrides: dict[str, Any]) -> dict[str, Any]:
+    """Gives {"system", "data", "settings", "sizes"}: the recipe's own values, the tiny ones, then `overrides`.
+
+    A key is a field of the recipe's `Settings` or an argument of the system; strings are converted.  Raises
+    TrainingError for an unknown recipe or key, a value of another type, and settings below 1 where only 1 and more
+    make sense.
+    """
+    recipe = recipe_of(system)
+    if not data:
+        raise TrainingError("no data given; expected KIND:PATH such as folder:photos")
+    settings = dataclasses.asdict(recipe.Settings(**(recipe.TINY if tiny else {})))
+    sizes = dict(recipe.TINY_SYSTEM if tiny else {})
+    arguments = _arguments(recipe)
+    for key, value in overrides.items():
+        if key in settings:
+            settings[key] = _converted(key, value, type(settings[key]))
+        elif key in arguments:
+            sizes[key] = _converted(key, value, int)
+        else:
+            known = ", ".join(sorted(settings.keys() | arguments))
+            raise TrainingError(f"{system}: no setting {key!r}; there are: {known}")
+    for key in ("steps", "batch", "save_every"):
+        if settings[key] < 1:
+            raise TrainingError(f"{key}={settings[key]}: expected 1 or more")
+    if settings["precision"] not in ("32-true", "bf16-mixed"):
+        raise TrainingError(f"precision={settings['precision']!r}: expected 32-true or bf16-mixed")
+    return {"system": system, "data": data, "settings": settings, "sizes": sizes}
+
+
+def read_plan(folder: Path, system: str | None, data: str | None, overrides: dict[str, Any]) -> dict[str, Any]:
+    """Reads the plan of a run that was cut off.
+
+    Raises TrainingError for a folder without a run or without a checkpoint, a run that is complete, and for
+    anything given that would change the run.
+    """
+    if not (folder / "run.json").is_file():
+        raise TrainingError(f"{folder}: holds no run to resume (no run.json)")
+    if (folder / "metrics.json").is_file():
+        raise TrainingError(f"{folder}: this run is complete; its figures are in metrics.json")
+    if not (folder / "checkpoints" / "last.ckpt").is_file():
+        raise TrainingError(f"{folder}: this run was cut off before its first checkpoint; start it again")
+    plan = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    if overrides or system not in (None, plan["system"]) or data not in (None, plan["data"]):
+        raise TrainingError(
+            f"{folder}: a resumed run goes on as it was, {plan['system']} on {plan['data']}; give no other"
+        )
+    return plan
+
+
+def command_of(plan: dict[str, Any]) -> str:
+    """Gives the shell command that repeats a run."""
+    pairs = [f"{key}={value}" for key, value in (plan["settings"] | plan["sizes"]).items()]
+    return " ".join(["sightline train", plan["system"], "--data", repr(plan["data"]), *pairs])
+
+
+def _arguments(recipe: Any) -> set[str]:
+    network = recipe.build(2, **recipe.TINY_SYSTEM)
+    return set(inspect.signature(type(network).__init__).parameters) - {"self", "classes"}
+
+
+def _converted(key: str, value: Any, kind: type) -> Any:
+    try:
+        converted = kind(value)
+    except (TypeError, ValueError) as error:
+        raise TrainingError(f"{key}={value!r}: expected {kind.__name__}") from error
+    if kind is int and not isinstance(value, str) and converted != value:
+        raise TrainingError(f"{key}={value!r}: expected a whole number")
+    return converted

@@ -1,0 +1,119 @@
+"""What looks after a run: its curve and random numbers, its checkpoints, its progress."""
+
+import logging
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from torch import nn
+
+from sightline.recipes.plan import TrainingError
+
+log = logging.getLogger("sightline")
+
+
+class Record(lightning.Callback):
+    """Keeps the loss of each step, seeds each step, and stops a run whose loss or gradient is not finite.
+
+    All randomness of a step follows from (seed, step), and the rows are part of the checkpoint: a resumed run's
+    curve has no gap and no double step.
+    """
+
+    def __init__(self, folder: Path, settings: Any) -> None:
+        self.last, self.settings = folder / "checkpoints" / "last.ckpt", settings
+        self.losses: list[float] = []
+        self.held: list[tuple[int, float]] = []
+        self.seconds = 0.0
+        self._clock = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"losses": self.losses, "held": [list(row) for row in self.held], "seconds": self.seconds}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.losses = list(state["losses"])
+        self.held = [(int(step), float(value)) for step, value in state["held"]]
+        self.seconds = float(state["seconds"])
+
+    def on_train_start(self, trainer: lightning.Trainer, *ignored: Any) -> None:
+        self._clock = time.monotonic()
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, *ignored: Any) -> None:
+        parts = [self.settings.seed, trainer.global_step, trainer.global_rank]
+        torch.manual_seed(int(np.random.SeedSequence(parts).generate_state(1)[0]))
+
+    def on_before_optimizer_step(
+        self, trainer: lightning.Trainer, recipe: lightning.LightningModule, optimizer: Any
+    ) -> None:
+        # before the step, so that no bad number ever reaches the weights or a checkpoint
+        size = nn.utils.get_total_norm([p.grad for p in recipe.parameters() if p.grad is not None])
+        if math.isfinite(size):
+            return
+        good = f"the last good checkpoint is {self.last}" if self.last.exists() else "there is no checkpoint yet"
+        raise TrainingError(
+            f"loss or gradient is not finite at step {trainer.global_step + 1}; {good}; "
+            f"try a rate below {self.settings.rate:g}"
+        )
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, recipe: lightning.LightningModule, outputs: Any, *ignored: Any
+    ) -> None:
+        now = time.monotonic()
+        self.seconds, self._clock = self.seconds + now - self._clock, now
+        self.losses.append(float(outputs["loss"]))
+        step, steps = trainer.global_step, self.settings.steps
+        if step % max(1, steps // 100) == 0:
+            recent = float(np.mean(self.losses[-50:]))
+            log.info("step %d of %d: loss %.4f, %.0f s", step, steps, recent, self.seconds)
+
+    def on_validation_end(self, trainer: lightning.Trainer, *ignored: Any) -> None:
+        value = float(trainer.callback_metrics["val_top1"])
+        self.held.append((trainer.global_step, value))
+        log.info("step %d: top-1 on held-out pictures %.3f", trainer.global_step, value)
+
+
+class Checkpoints(lightning.Callback):
+    """Writes `last.ckpt` every `every` steps and at the end; the former one stays until the new one is whole.
+
+    Stands last, so that what it saves is the state after everything else of the step.
+    """
+
+    def __init__(self, last: Path, every: int) -> None:
+        self.last, self.every = last, every
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *ignored: Any) -> None:
+        step = trainer.global_step
+        if step % self.every == 0 or step == trainer.max_steps:
+            fresh = self.last.with_suffix(".new")
+            trainer.save_checkpoint(fresh, weights_only=False)
+            if trainer.is_global_zero:
+                fresh.replace(self.last)
+
+
+class Progress(lightning.Callback):
+    """Shows steps, loss and the time left on a terminal."""
+
+    def on_train_start(self, trainer: lightning.Trainer, *ignored: Any) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self.bar = Bar(*columns, transient=True)
+        self.task = self.bar.add_task("Training", total=trainer.max_steps, completed=trainer.global_step)
+        self.bar.start()
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, recipe: lightning.LightningModule, outputs: Any, *ignored: Any
+    ) -> None:
+        told = f"Training, loss {float(outputs['loss']):.3f}"
+        self.bar.update(self.task, completed=trainer.global_step, description=told)
+
+    def on_train_end(self, *ignored: Any) -> None:
+        self.bar.stop()
+
+    def on_exception(self, *ignored: Any) -> None:
+        if hasattr(self, "bar"):
+            self.bar.stop()
