@@ -141,9 +141,7 @@ def test_ctrl_c_stops_with_130_and_no_traceback() -> None:
         "def wait(*_): print('ready', flush=True); time.sleep(60)\n"
         "look.gather = wait\nsys.argv = ['sightline', 'look', 'a.jpg']\nmain()"
     )
-    running = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    running = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert running.stdout is not None
     assert running.stdout.readline() == "ready\n"
     running.send_signal(signal.SIGINT)
@@ -155,9 +153,7 @@ def test_ctrl_c_stops_with_130_and_no_traceback() -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX systems")
 def test_a_reader_that_leaves_early_is_no_traceback() -> None:
     code = "import sys; sys.argv = ['sightline', '--help']; from sightline.cli.main import main; main()"
-    running = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    running = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert running.stdout is not None
     assert running.stderr is not None
     running.stdout.close()  # long before Python has started up and writes
