@@ -5,8 +5,16 @@ from pathlib import Path
 
 from jaxtyping import install_import_hook
 
-# Before anything of the package is imported: every jaxtyping annotation below `sightline` is checked by beartype.
-install_import_hook("sightline", "beartype.beartype")
+# Before anything of the package is imported: every annotation below `sightline` is checked by beartype at each call.
+# Not in the interceptor, whose work becomes part of compiled graphs (Dynamo cannot trace the checks), and not in
+# record and select, whose own refusals of wrong arguments are tested.
+SOURCE = Path(__file__).resolve().parents[1] / "src" / "sightline"
+CHECKED = sorted(
+    ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts)
+    for path in SOURCE.rglob("*.py")
+    if path.name not in ("__init__.py", "intercept.py", "record.py", "select.py")
+)
+install_import_hook(CHECKED, "beartype.beartype")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402

@@ -115,8 +115,8 @@ def mask_rows(mask: Tensor, lead: tuple[int, ...], rows: slice | list[int]) -> T
     """The chosen rows of a mask that broadcasts to (*lead, queries, keys), with four axes."""
     if mask.shape[-2] != 1:
         mask = mask[..., rows, :]
-    if len(lead) == 2 or mask.dim() <= 2:
-        return mask
-    if len(lead) == 1:  # (batch, queries, keys): the head axis is missing
-        return mask[:, None] if mask.dim() == 3 else mask
-    return mask.expand(*lead, *mask.shape[-2:]).reshape(-1, lead[-1], *mask.shape[-2:])
+    if len(lead) == 1 and mask.dim() == 3:  # (batch, queries, keys): the head axis is missing
+        return mask[:, None]
+    if mask.dim() <= 4:
+        mask = mask[(None,) * (4 - mask.dim())]
+    return mask if len(lead) <= 2 else mask.expand(*lead, *mask.shape[-2:]).reshape(-1, lead[-1], *mask.shape[-2:])

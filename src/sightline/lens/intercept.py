@@ -160,12 +160,15 @@ class Interceptor(TorchFunctionMode):
         if call.kept_heads is not None:
             group = call.heads // k.shape[1]
             q, k = q[:, call.kept_heads], k[:, [h // group for h in call.kept_heads]]
-            if mask is not None and mask.dim() == 4 and mask.shape[1] != 1:
+            if mask is not None and mask.shape[1] != 1:
                 mask = mask[:, call.kept_heads]
         count, row_count, width = q.shape[1], q.shape[2], q.shape[3]
         call.query, call.key, call.mask = q, k, mask
         cheap = count * row_count * call.keys <= (count * row_count + k.shape[1] * call.keys) * width
-        size = min(count * row_count * call.keys * 4, (count * row_count + k.shape[1] * call.keys) * width * q.element_size())
+        size = min(
+            count * row_count * call.keys * 4,
+            (count * row_count + k.shape[1] * call.keys) * width * q.element_size(),
+        )
         self.kept += call.batch * size
         if self.kept > self.plan.limit:
             raise ValueError(self._too_much(call))
@@ -235,6 +238,8 @@ class Interceptor(TorchFunctionMode):
 
     def _traced(self, func: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
         """What Dynamo traces in place of a torch call: plain enough to become part of the one compiled graph."""
+        if func is Tensor.unflatten:  # a Python method whose `super()` call Dynamo cannot trace below a mode
+            func = torch.unflatten
         output = func(*args, **kwargs)
         if func is _flex_operator:
             self.opaque.append("flex_attention")
@@ -303,7 +308,17 @@ class Interceptor(TorchFunctionMode):
         rows = self._rows(frame, batch, heads, queries, keys, 0)
         kept_heads = self.plan.head_list(heads)
         call = Call(
-            "softmax", frame.path, frame.hint, frame.serial, 0, batch, heads, queries, keys, rows, kept_heads=kept_heads
+            "softmax",
+            frame.path,
+            frame.hint,
+            frame.serial,
+            0,
+            batch,
+            heads,
+            queries,
+            keys,
+            rows,
+            kept_heads=kept_heads,
         )
         if self.plan.hold:
             weights = weights if kept_heads is None else weights[:, kept_heads]
@@ -383,9 +398,7 @@ def _follow_module(module: nn.Module, path: str, windowed: bool, mode: Intercept
         mode.frames.append(Frame(path, _hint(args, kwargs), hash((path, serial[0])) & 0x7FFFFFFF, windowed, wanted))
 
     def leave(_module: nn.Module, args: tuple, output: Any) -> None:
-        if torch.compiler.is_compiling() or (
-            not mode.paused and mode.frames and threading.get_ident() == mode.thread
-        ):
+        if torch.compiler.is_compiling() or (not mode.paused and mode.frames and threading.get_ident() == mode.thread):
             mode.frames.pop()
 
     return [

@@ -61,11 +61,21 @@ def record(
 def _watch(model: nn.Module, plan: Plan, recording: Recording) -> Iterator[None]:
     mode = Interceptor(plan)
     with ExitStack() as stack:
-        for handle in [*attach(model, mode), *_follow_root(model, mode, recording), *_keep_fast_path(model, mode)]:
+        for handle in [
+            *attach(model, mode),
+            *_follow_root(model, mode, recording),
+            *_keep_fast_path(model, mode),
+        ]:
             stack.callback(handle.remove)
         stack.enter_context(observe.listen(mode.observed))
         stack.enter_context(mode)
-        yield
+        try:
+            yield
+        except torch._dynamo.exc.Unsupported as error:
+            raise RuntimeError(
+                "torch.compile could not trace this model while it is recorded (torch's own message is above); record the "
+                "plain model instead (model._orig_mod, or before compiling), or compile without fullgraph=True"
+            ) from error
     recording.fill(mode)
 
 

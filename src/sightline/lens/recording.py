@@ -1,15 +1,15 @@
 """What was seen: a sequence of attention sites, and what can be made of them."""
 
-import re
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, overload
 
 import torch
 from jaxtyping import Float
+from PIL.Image import Image
 from torch import Tensor, nn
 
+from sightline.lens.assemble import group_calls, number_sites, passes_of, why_nothing
 from sightline.lens.capture import Call
 from sightline.lens.intercept import Interceptor
 from sightline.lens.select import Plan
@@ -32,6 +32,7 @@ class Recording(Sequence[Site]):
         self.cached = False
         self.other_thread = False
         self.opaque: list[str] = []
+        self.checked: Any = None
         self._layout = layout
         self._filled = False
         self._gradients: tuple[Tensor, dict[int, Tensor]] | None = None
@@ -58,21 +59,23 @@ class Recording(Sequence[Site]):
         mode.add_traced()
         self._filled = True
         self.opaque = sorted(set(mode.opaque))
-        passes = _passes(mode.calls)
+        passes = passes_of(mode.calls)
         self.cached = any(steps for _, steps in passes)
         for calls_by_step, steps in passes:
-            sites = [self._site(calls, steps) for calls in _group(calls_by_step)]
+            sites = [self._site(calls, steps) for calls in group_calls(calls_by_step)]
             self.passes.append(sites)
             self.sites += sites
         for sites in self.passes:
-            _number(sites)
+            number_sites(sites)
         for index, site in enumerate(self.sites):
             site.index = index
         mode.softmaxes.clear()
         if not self.sites:
-            raise RuntimeError(self._nothing(mode))
+            raise RuntimeError(why_nothing(self, mode))
         if self.opaque:
-            warnings.warn(f"not recorded, because the kernel hides its operands: {'; '.join(self.opaque)}", stacklevel=4)
+            warnings.warn(
+                f"not recorded, because the kernel hides its operands: {'; '.join(self.opaque)}", stacklevel=4
+            )
         self._check_rows()
 
     def _site(self, calls: list[Call], steps: bool) -> Site:
@@ -88,50 +91,13 @@ class Recording(Sequence[Site]):
         choice = self.plan.queries
         if isinstance(choice, Tensor):
             choice = choice.flatten().tolist()
-        wanted = [choice] if isinstance(choice, int) else list(choice) if isinstance(choice, list | tuple | range) else []
+        wanted = (
+            [choice] if isinstance(choice, int) else list(choice) if isinstance(choice, list | tuple | range) else []
+        )
         for site in self.sites:
             bad = [i for i in wanted if not -site.queries <= i < site.queries]
             if bad and not site.stepped:
                 raise ValueError(f"queries={bad[0]}: {site.name} has queries 0 to {site.queries - 1}")
-
-    def _nothing(self, mode: Interceptor) -> str:
-        name = type(self.model).__name__
-        if mode.skipped:
-            return (
-                f"no attention recorded: sites={self.plan.sites!r} matches none of the {len(set(mode.skipped))} sites "
-                f"that were seen, such as {', '.join(sorted(set(mode.skipped))[:3])}"
-            )
-        if self.other_thread:
-            return (
-                f"no attention recorded: {name} ran in another thread than `with sightline.record(...)`, and torch shows "
-                "calls to their own thread only; open the recording inside the thread that runs the model"
-            )
-        if self.opaque:
-            return (
-                f"no attention recorded: {'; '.join(self.opaque)} hides its operands; load the model with "
-                'attn_implementation="sdpa" (as fast, and visible)'
-            )
-        if mode.lowered:
-            return (
-                f"no attention recorded: {name} is compiled, and its written-out attention was fused by the compiler, which "
-                'leaves nothing to see; load it with attn_implementation="sdpa", or record the plain model (model._orig_mod)'
-            )
-        if any(isinstance(m, torch.jit.ScriptModule) for m in self.model.modules()):
-            return (
-                f"no attention recorded: {name} holds TorchScript, which hides its calls; record the Python model it "
-                "was made from"
-            )
-        if not self.inputs:
-            return (
-                f"no attention recorded: {name} was not called inside the `with` block; put model(...) or "
-                "model.generate(...) there, and give record the module that you call"
-            )
-        return (
-            f"no attention recorded: {name} ran, but made no scaled_dot_product_attention, nn.MultiheadAttention or "
-            "flex_attention call, and no softmax whose result multiplied values. If it computes attention in its own "
-            "way, let it report with sightline.attention.observe.report(weights), or load it with "
-            'attn_implementation="sdpa" or "eager"'
-        )
 
     # -- as a sequence -----------------------------------------------------------------------------------------------
 
@@ -141,7 +107,9 @@ class Recording(Sequence[Site]):
     def __getitem__(self, index: slice) -> list[Site]: ...
     def __getitem__(self, index: int | slice) -> Any:
         if not self._filled:
-            raise RuntimeError("the recording is filled when the `with sightline.record(...)` block ends; read it after")
+            raise RuntimeError(
+                "the recording is filled when the `with sightline.record(...)` block ends; read it after"
+            )
         return self.sites[index]
 
     def __len__(self) -> int:
@@ -176,7 +144,13 @@ class Recording(Sequence[Site]):
             f"{s.rows:6} {readable(s.bytes):>9}"
             for s in self.sites
         ]
-        return "\n".join([f"{type(self.model).__name__}: {len(self)} attention sites, {readable(self.bytes)}", head, *lines])
+        return "\n".join(
+            [
+                f"{type(self.model).__name__}: {len(self)} attention sites, {readable(self.bytes)}",
+                head,
+                *lines,
+            ]
+        )
 
     __repr__ = __str__
 
@@ -217,6 +191,8 @@ class Recording(Sequence[Site]):
         """How a site's keys lie on the image: the layout given to `record`, or found by looking at the model."""
         from sightline.lens.place import infer_layout
 
+        if site.windows is not None:
+            return site.windows.layout
         if self._layout is not None:
             return self._layout
         if self.pixels is None:
@@ -226,53 +202,134 @@ class Recording(Sequence[Site]):
             )
         return infer_layout(self.model, site.keys, self.pixels, path=site.path, inputs=self.inputs)
 
+    # -- what can be made of it ----------------------------------------------------------------------------------------
+
+    def heat(self, **choices: Any) -> Float[Tensor, "height width"]:
+        """One map on the image's token grid: `method`, `layer`, `head`, `query`, `item`, `score` (see `lens.heat`)."""
+        from sightline.lens.heat import heat
+
+        return heat(self, **choices)
+
+    def rollout(self, sites: Sequence[Site] | None = None, **choices: Any) -> Tensor:
+        """Attention rollout over the self-attention sites, (batch, rows, tokens); see `lens.rollout.rollout`."""
+        from sightline.lens.rollout import rollout
+
+        return rollout(self._chain() if sites is None else sites, **choices)
+
+    def grad_weighted(self, score: Tensor, layer: int = -1) -> Tensor:
+        """Gradient-weighted attention of one site, (batch, rows, keys); see `lens.gradients.grad_weighted`."""
+        from sightline.lens.gradients import grad_weighted
+
+        return grad_weighted(self[layer], score)
+
+    def grad_rollout(self, score: Tensor, sites: Sequence[Site] | None = None, **choices: Any) -> Tensor:
+        """Gradient rollout over the self-attention sites, (batch, rows, tokens); see `lens.gradients.grad_rollout`."""
+        from sightline.lens.gradients import grad_rollout
+
+        return grad_rollout(self._chain() if sites is None else sites, score, **choices)
+
+    def cross_rollout(self, **choices: Any) -> Any:
+        """Rollout through an encoder-decoder: `.encoder`, `.decoder`, `.cross`; see `lens.rollout.cross_rollout`."""
+        from sightline.lens.rollout import cross_rollout
+
+        encoder, decoder, cross = self.encoder_decoder()
+        return cross_rollout(encoder, decoder, cross, **choices)
+
+    def encoder_decoder(self) -> tuple[list[Site], list[Site], list[Site]]:
+        """Encoder self-attention, decoder self-attention and cross-attention sites, told apart by their lengths.
+
+        Raises ValueError where the model has no cross-attention.
+        """
+        sites = self.only_pass()
+        cross = [s for s in sites if s.kind == "cross"]
+        if not cross:
+            raise ValueError(f"{type(self.model).__name__} made no cross-attention in this recording")
+        below = cross[0].path.rpartition(".")[0]  # the decoder layer
+        stem = below.rpartition(".")[0]
+        decoder = [s for s in sites if s.kind != "cross" and s.path.startswith(stem)]
+        encoder = [s for s in sites if s.kind != "cross" and not s.path.startswith(stem)]
+        return encoder, decoder, cross
+
+    def only_pass(self) -> list[Site]:
+        """The sites, when the model ran once; ValueError when it ran more often and a choice is needed."""
+        if len(self.passes) > 1:
+            raise ValueError(
+                f"the model ran {len(self.passes)} times in this recording; choose one with seen.passes[0] (a list of "
+                "sites), or record each run by itself"
+            )
+        return self.sites
+
+    def _chain(self) -> list[Site]:
+        return [s for s in self.only_pass() if s.kind != "cross"]
+
+    def overlay(self, image: Any = None, *, item: int = 0, title: str = "", caption: str = "", **choices: Any) -> Image:
+        """The map of `heat(...)` laid on the photograph, with a colour bar; a PIL image (`.save("look.png")`)."""
+        from sightline.lens import view
+
+        heat = self.heat(item=item, **choices)
+        return view.overlay(self._picture(image, item), heat, title=title, caption=caption)
+
+    def montage(self, image: Any = None, *, item: int = 0, title: str = "", **choices: Any) -> Image:
+        """Layers x heads as small multiples: each site on the image, each head."""
+        from sightline.lens import view
+        from sightline.lens.heat import class_maps, image_sites
+
+        found = [(p, class_maps(p, item)) for p in image_sites(self)]
+        shown = [(p, maps[0]) for p, maps in found if maps is not None]
+        if not shown:
+            raise ValueError("no site kept the row of its class token; record with queries=sightline.CLS or None")
+        most = max(len(maps) for _, maps in shown)
+        return view.montage(
+            self._picture(image, item), [list(maps) for _, maps in shown],
+            rows=[f"layer {number}" for number, _ in enumerate(shown)],
+            columns=[f"head {h}" for h in range(most)], title=title, **choices,
+        )  # fmt: skip
+
+    def to_html(self, path: Any, image: Any = None, **choices: Any) -> Any:
+        """One self-contained page with layer, head, method and threshold controls; returns its path (`lens.report`)."""
+        from sightline.lens.report import write_report
+
+        return write_report(self, path, self._picture(image, choices.get("item", 0)), **choices)
+
+    def check(
+        self, model: nn.Module | None = None, image: Any = None, *, heat: Tensor | None = None, **choices: Any
+    ) -> Any:
+        """Does masking what it looked at change the answer?  Runs `model` again on masked input (`lens.check.check`).
+
+        `image` may be the input tensor; by default the pixels that were recorded are used.
+        """
+        from sightline.lens.check import check
+
+        pixels = image if isinstance(image, Tensor) else self.pixels
+        if pixels is None:
+            raise ValueError("the recording holds no image; give check(model, pixels)")
+        heat = self.heat() if heat is None else heat
+        self.checked = check(model if model is not None else self.model, pixels[:1], heat, **choices)
+        return self.checked
+
+    def _picture(self, image: Any, item: int) -> Any:
+        from sightline.lens.heat import picture_of
+
+        if image is not None:
+            return image
+        if self.pixels is None:
+            raise ValueError("the model was given no image; pass the picture to draw on")
+        return picture_of(self.pixels[item : item + 1])
+
+    def _repr_html_(self) -> str:
+        from sightline.lens.page import to_notebook_html
+
+        header = ["site", "kind", "heads", "queries x keys", "rows kept"]
+        rows = [[s.name, s.kind, s.heads, f"{s.queries} x {s.keys}", s.rows] for s in self.sites]
+        try:
+            picture = self.overlay()
+        except ValueError:
+            picture = None  # text, or no row that lies on an image: the table alone
+        return to_notebook_html(
+            picture, header, rows, heading=f"{type(self.model).__name__}: {len(self)} attention sites"
+        )
+
 
 def _is_picture(value: Tensor) -> bool:
     """(batch, 3, height, width), or video (batch, frames, 3, height, width) / (batch, 3, frames, height, width)."""
     return (value.dim() == 4 and value.shape[1] == 3) or (value.dim() == 5 and 3 in (value.shape[1], value.shape[2]))
-
-
-def _passes(calls: list[Call | str]) -> list[tuple[list[list[Call]], bool]]:
-    """Calls of each pass of the model: ([calls of its first step, of its second …], is it step by step?).
-
-    Calls before the first mark (an encoder that `generate` runs first) belong to the first pass.
-    """
-    passes: list[list[list[Call]]] = [[[]]]
-    marked = False
-    for entry in calls:
-        if isinstance(entry, Call):
-            passes[-1][-1].append(entry)
-        elif not marked:
-            marked = True
-        elif entry == "step":
-            passes[-1].append([])
-        else:
-            passes.append([[]])
-    return [(steps, len(steps) > 1) for steps in passes if any(steps)]
-
-
-def _group(steps: list[list[Call]]) -> list[list[Call]]:
-    """Calls that make one site: windows of one module call, and the same place in each step."""
-    sites: dict[tuple[str, int], list[Call]] = {}
-    for calls in steps:
-        times: Counter[str] = Counter()
-        for call in calls:
-            if call.past > 0 and times[call.path]:
-                sites[call.path, times[call.path] - 1].append(call)
-            else:
-                sites.setdefault((call.path, times[call.path]), []).append(call)
-                times[call.path] += 1
-    return list(sites.values())
-
-
-def _number(sites: list[Site]) -> None:
-    """Names sites whose module ran more than once, and counts layers within a family of paths."""
-    times: Counter[str] = Counter()
-    layers: Counter[str] = Counter()
-    for site in sites:
-        times[site.path] += 1
-        if times[site.path] > 1:
-            site.name = f"{site.path}#{times[site.path]}"
-        family = re.sub(r"\d+", "*", site.path)
-        site.layer = layers[family]
-        layers[family] += 1

@@ -2,16 +2,13 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from sightline.lens.capture import Call
-
-if TYPE_CHECKING:
-    from sightline.lens.recording import Recording
 
 _CROSS = re.compile(
     r"cross|encoder_attn|encdec|enc_dec|encoder_decoder|multihead_attn|src_attn|(^|[._])attn2($|[._])|context_attn",
@@ -35,10 +32,10 @@ class Site:
         dropout: probability that the model applied after these weights; maps are before dropout.
     """
 
-    def __init__(self, calls: Sequence[Call], *, steps: bool, recording: "Recording", windows: Any = None) -> None:
+    def __init__(self, calls: Sequence[Call], *, steps: bool, recording: Any, windows: Any = None) -> None:
         first = calls[0]
         self.calls = list(calls)
-        self.recording = recording
+        self.recording = recording  # a Recording: typed loosely, since that module imports this one
         self.path = self.name = first.path
         self.index = self.layer = 0
         self.source = first.source
@@ -192,8 +189,7 @@ class Site:
 
     def __repr__(self) -> str:
         return (
-            f"Site({self.name!r}, {self.kind}, {self.heads} heads, {self.queries} x {self.keys}, "
-            f"{self.rows} rows kept)"
+            f"Site({self.name!r}, {self.kind}, {self.heads} heads, {self.queries} x {self.keys}, {self.rows} rows kept)"
         )
 
 

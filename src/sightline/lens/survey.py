@@ -1,31 +1,30 @@
 """What a recording would cost, before it is made."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
-if TYPE_CHECKING:
-    from sightline.lens.recording import Recording
-    from sightline.lens.site import Site
+from sightline.lens.recording import Recording
+from sightline.lens.site import Site
 
 
-class Survey(Sequence["Site"]):
+class Survey(Sequence[Site]):
     """The attention sites of one run, with the bytes that each choice of rows would keep.  Holds no weights."""
 
-    def __init__(self, recording: "Recording") -> None:
+    def __init__(self, recording: Recording) -> None:
         self.sites = list(recording)
         self.model = type(recording.model).__name__
 
     @overload
-    def __getitem__(self, index: int) -> "Site": ...
+    def __getitem__(self, index: int) -> Site: ...
     @overload
-    def __getitem__(self, index: slice) -> list["Site"]: ...
+    def __getitem__(self, index: slice) -> list[Site]: ...
     def __getitem__(self, index: int | slice) -> Any:
         return self.sites[index]
 
     def __len__(self) -> int:
         return len(self.sites)
 
-    def __iter__(self) -> Iterator["Site"]:
+    def __iter__(self) -> Iterator[Site]:
         return iter(self.sites)
 
     def costs(self) -> dict[str, int]:
@@ -42,7 +41,10 @@ class Survey(Sequence["Site"]):
         ]  # fmt: skip
 
     def __str__(self) -> str:
-        lines = [f"{self.model}: {len(self)} attention sites", f"{'site':52} kind   heads  queries x keys      one row   all rows   matrices"]
+        lines = [
+            f"{self.model}: {len(self)} attention sites",
+            f"{'site':52} kind   heads  queries x keys      one row   all rows   matrices",
+        ]
         for s in self.sites:
             c = cost(s)
             lines.append(
@@ -59,7 +61,7 @@ class Survey(Sequence["Site"]):
     __repr__ = __str__
 
 
-def cost(site: "Site") -> dict[str, int]:
+def cost(site: Site) -> dict[str, int]:
     """Bytes (float32) that one site keeps: for one row, for all rows, and as whole matrices."""
     matrix = row = operands = 0
     for call in site.calls:

@@ -1,0 +1,98 @@
+"""Puts the calls of a recording together: passes of the model, steps of a generation, windows of one attention."""
+
+import re
+from collections import Counter
+from typing import Any
+
+import torch
+
+from sightline.lens.capture import Call
+from sightline.lens.intercept import Interceptor
+from sightline.lens.site import Site
+
+
+def passes_of(calls: list[Call | str]) -> list[tuple[list[list[Call]], bool]]:
+    """Calls of each pass of the model: ([calls of its first step, of its second …], is it step by step?).
+
+    Calls before the first mark (an encoder that `generate` runs first) belong to the first pass.
+    """
+    passes: list[list[list[Call]]] = [[[]]]
+    marked = False
+    for entry in calls:
+        if isinstance(entry, Call):
+            passes[-1][-1].append(entry)
+        elif not marked:
+            marked = True
+        elif entry == "step":
+            passes[-1].append([])
+        else:
+            passes.append([[]])
+    return [(steps, len(steps) > 1) for steps in passes if any(steps)]
+
+
+def group_calls(steps: list[list[Call]]) -> list[list[Call]]:
+    """Calls that make one site: windows of one module call, and the same place in each step."""
+    sites: dict[tuple[str, int], list[Call]] = {}
+    for calls in steps:
+        times: Counter[str] = Counter()
+        for call in calls:
+            if call.past > 0 and times[call.path]:
+                sites[call.path, times[call.path] - 1].append(call)
+            else:
+                sites.setdefault((call.path, times[call.path]), []).append(call)
+                times[call.path] += 1
+    return list(sites.values())
+
+
+def number_sites(sites: list[Site]) -> None:
+    """Names sites whose module ran more than once, and counts layers within a family of paths."""
+    times: Counter[str] = Counter()
+    layers: Counter[str] = Counter()
+    for site in sites:
+        times[site.path] += 1
+        if times[site.path] > 1:
+            site.name = f"{site.path}#{times[site.path]}"
+        family = re.sub(r"\d+", "*", site.path)
+        site.layer = layers[family]
+        layers[family] += 1
+
+
+def why_nothing(recording: Any, mode: Interceptor) -> str:
+    """Why no attention was seen, and what to try: the text of the error."""
+    name = type(recording.model).__name__
+    if mode.skipped:
+        return (
+            f"no attention recorded: sites={recording.plan.sites!r} matches none of the {len(set(mode.skipped))} sites "
+            f"that were seen, such as {', '.join(sorted(set(mode.skipped))[:3])}"
+        )
+    if recording.other_thread:
+        return (
+            f"no attention recorded: {name} ran in another thread than `with sightline.record(...)`, and torch shows "
+            "calls to their own thread only; open the recording inside the thread that runs the model"
+        )
+    if recording.opaque:
+        return (
+            f"no attention recorded: {'; '.join(recording.opaque)} hides its operands; load the model with "
+            'attn_implementation="sdpa" (as fast, and visible)'
+        )
+    if mode.lowered:
+        return (
+            f"no attention recorded: {name} is compiled, and its written-out attention was fused by the compiler, which "
+            'leaves nothing to see; load it with attn_implementation="sdpa", or record the plain model (model._orig_mod)'
+        )
+    if any(isinstance(m, torch.jit.ScriptModule) for m in recording.model.modules()):
+        return (
+            f"no attention recorded: {name} holds TorchScript, which hides its calls; record the Python model it "
+            "was made from"
+        )
+    if not recording.inputs:
+        return (
+            f"no attention recorded: {name} was not called inside the `with` block; put model(...) or "
+            "model.generate(...) there, and give record the module that you call"
+        )
+    return (
+        f"no attention recorded: {name} ran, but made no scaled_dot_product_attention, nn.MultiheadAttention or "
+        "flex_attention call, and no softmax whose result multiplied values. If it computes attention in its own "
+        "way, let it report with sightline.attention.observe.report(weights), or load it with "
+        'attn_implementation="sdpa" or "eager"'
+    )

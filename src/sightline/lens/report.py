@@ -1,0 +1,93 @@
+"""The page of a recording: its maps, methods, rows and check, gathered for `page.write_page`."""
+
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sightline.lens.heat import Placed, can_roll, class_maps, heat, image_sites
+from sightline.lens.page import PageCurve, PageData, PageSite, write_page
+from sightline.lens.recording import Recording
+
+MOST_CELLS = 1024  # hover rows of larger grids would make a page of many megabytes
+
+
+def write_report(
+    recording: Recording,
+    path: str | Path,
+    picture: Any,
+    *,
+    title: str = "",
+    command: str = "",
+    score: Tensor | None = None,
+    answers: Sequence[tuple[str, float]] = (),
+    notes: Sequence[str] = (),
+    item: int = 0,
+) -> Path:
+    """Writes the page of one image of a recording and returns its path.
+
+    `score` adds the gradient-weighted maps, `answers` the model's labels with probabilities.  A check made with
+    `recording.check(...)` before is shown with its curves.
+    """
+    from sightline import __version__
+
+    sites = image_sites(recording)
+    combined = _combined(recording, sites, score, item)
+    curves, findings = _checked(recording.checked)
+    data = PageData(
+        title=title or type(recording.model).__name__,
+        model=type(recording.model).__name__,
+        image=picture,
+        sites=[_page_site(p, item) for p in sites],
+        combined=combined,
+        answers=answers,
+        curves=curves,
+        findings=findings,
+        notes=notes,
+        command=command,
+        versions={"sightline": __version__, "torch": torch.__version__, "python": platform.python_version()},
+    )
+    return write_page(path, data)
+
+
+def _combined(recording: Recording, sites: list[Placed], score: Tensor | None, item: int) -> dict[str, np.ndarray]:
+    maps = {}
+    if can_roll(sites, None):
+        maps["rollout"] = heat(recording, method="rollout", item=item)
+    if score is not None:
+        maps["gradient-weighted"] = heat(recording, method="gradient", score=score, item=item)
+        if can_roll(sites, None):
+            maps["gradient rollout"] = heat(recording, method="grad_rollout", score=score, item=item)
+    return {name: value.detach().cpu().numpy() for name, value in maps.items()}
+
+
+def _page_site(placed: Placed, item: int) -> PageSite:
+    site, layout = placed.site, placed.layout
+    found = class_maps(placed, item)
+    return PageSite(
+        name=site.name, layer=site.layer, kind=site.kind, heads=site.heads, queries=site.queries, keys=site.keys,
+        maps=None if found is None else found[0], query="class token" if found is None else found[1],
+        patch_rows=_patch_rows(placed, item), grid=(layout.height, layout.width), outside=layout.prefix_names,
+    )  # fmt: skip
+
+
+def _patch_rows(placed: Placed, item: int) -> np.ndarray | None:
+    """(h*w, h*w): each patch's attention over the patches, mean over heads; None where rows are missing or too many."""
+    site, layout = placed.site, placed.layout
+    cells = layout.height * layout.width
+    square = site.kind != "cross" and site.queries == site.keys and site.rows == site.queries
+    if not square or layout.frames > 1 or cells > MOST_CELLS:
+        return None
+    positions = layout.positions
+    rows = torch.cat([block[item].mean(0).float().cpu() for _, block in site.blocks()])
+    return rows[positions][:, positions].numpy()
+
+
+def _checked(checked: Any) -> tuple[list[PageCurve], list[str]]:
+    if checked is None:
+        return [], []
+    return [PageCurve(**curve) for curve in checked.curves()], [checked.summary()]
