@@ -127,8 +127,8 @@ class MaskEffect:
         return (
             f"{self.measure} {float(self.whole.mean()):.3f}; without the {float(self.area.mean()):.0%} it looked at "
             f"{float(self.without.mean()):.3f} (random {without:.3f} ± {spread:.3f}, centre "
-            f"{float(self.centre_without.mean()):.3f}); with only that {float(self.only.mean()):.3f} (random {only:.3f} "
-            f"± {only_spread:.3f}, centre {float(self.centre_only.mean()):.3f}): {self.verdict}"
+            f"{float(self.centre_without.mean()):.3f}); with only that {float(self.only.mean()):.3f} (random "
+            f"{only:.3f} ± {only_spread:.3f}, centre {float(self.centre_only.mean()):.3f}): {self.verdict}"
         )
 
 
