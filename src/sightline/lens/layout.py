@@ -30,9 +30,7 @@ class Layout:
 
     def __post_init__(self) -> None:
         if min(self.height, self.width, self.frames) < 1 or min(self.prefix, self.suffix, self.offset) < 0:
-            raise ValueError(
-                f"a layout needs sizes of at least 1 and counts of at least 0, not {self.describe()}"
-            )
+            raise ValueError(f"a layout needs sizes of at least 1 and counts of at least 0, not {self.describe()}")
         order = range(self.patches) if self.order is None else self.order
         if len(order) != self.patches or len(set(order)) != self.patches or min(order) < 0:
             raise ValueError(
@@ -42,9 +40,7 @@ class Layout:
         if not self.prefix_names and self.prefix:
             object.__setattr__(self, "prefix_names", tuple(f"special {i + 1}" for i in range(self.prefix)))
         if len(self.prefix_names) != self.prefix:
-            raise ValueError(
-                f"{self.prefix} prefix tokens but {len(self.prefix_names)} names: {self.prefix_names}"
-            )
+            raise ValueError(f"{self.prefix} prefix tokens but {len(self.prefix_names)} names: {self.prefix_names}")
 
     @property
     def patches(self) -> int:
@@ -70,9 +66,7 @@ class Layout:
         """
         grows = self.offset > 0 or self.suffix > 0
         if row.shape[-1] != self.tokens and not (grows and row.shape[-1] >= self.end):
-            raise ValueError(
-                f"a row of {row.shape[-1]} keys does not fit {self.describe()}, which has {self.tokens}"
-            )
+            raise ValueError(f"a row of {row.shape[-1]} keys does not fit {self.describe()}, which has {self.tokens}")
         return self._unflatten(row[..., self.positions.to(row.device)])
 
     def _unflatten(self, patches: Tensor) -> Tensor:
@@ -96,13 +90,11 @@ class Layout:
         place = (frame * self.height + y) * self.width + x
         return self.offset + self.prefix + (place if self.order is None else self.order[place])
 
-    def index_of_pixel(self, px: float, py: float, image_size: tuple[int, int], frame: int = 0) -> int:
+    def index_of_pixel(self, px: int | float, py: int | float, image_size: tuple[int, int], frame: int = 0) -> int:
         """The key of the patch under pixel column px, row py of an image of size (height, width)."""
         height, width = image_size
         if not (0 <= px < width and 0 <= py < height):
-            raise ValueError(
-                f"pixel (x={px}, y={py}) is outside an image of width {width} and height {height}"
-            )
+            raise ValueError(f"pixel (x={px}, y={py}) is outside an image of width {width} and height {height}")
         return self.index_of(int(py * self.height / height), int(px * self.width / width), frame)
 
     def describe(self) -> str:

@@ -86,9 +86,7 @@ def infer_layout(
         height, width = torch.as_tensor(inputs["spatial_shapes"]).reshape(-1, 2)[0].tolist()
         return Layout(height, width, suffix=tokens - height * width)  # SigLIP 2: padding patches come last
     if vision is None or shape is None:
-        raise ValueError(
-            f"{where}: no patch embedding was found in {type(model).__name__}. {_help(tokens, shape)}"
-        )
+        raise ValueError(f"{where}: no patch embedding was found in {type(model).__name__}. {_help(tokens, shape)}")
     return _choose(list(fitting(vision, shape, tokens, path)), vision, shape, tokens, where)
 
 
@@ -159,9 +157,7 @@ def _packed(vision: Vision, packed: list[tuple[int, int, int]], tokens: int, whe
     return replace(found[0], tiles=tuple(found[1:]))
 
 
-def _choose(
-    found: list[Layout], vision: Vision, shape: tuple[int, int, int, int], tokens: int, where: str
-) -> Layout:
+def _choose(found: list[Layout], vision: Vision, shape: tuple[int, int, int, int], tokens: int, where: str) -> Layout:
     found = list(dict.fromkeys(found))
     if len(found) == 1:
         return found[0]
@@ -189,7 +185,7 @@ def _help(tokens: int, shape: tuple[int, int, int, int] | None, found: Sequence[
     return f"Candidates: {listed}. Settle it with layout={example}"
 
 
-def near_aspect(patches: int, height: float, width: float) -> tuple[int, int] | None:
+def near_aspect(patches: int, height: int, width: int) -> tuple[int, int] | None:
     """(rows, columns) of so many patches with about the proportions of the image, for a list of candidates."""
     if patches < 1:
         return None

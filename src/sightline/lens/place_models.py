@@ -79,9 +79,7 @@ def pair(value: Any) -> tuple[int, int]:
 def is_text(module: nn.Module) -> bool:
     """Whether this module's own configuration is that of a text model."""
     config = config_of(module)
-    if config is None or setting(
-        config, "vision_config", "patch_size", "patch_sizes", "num_channels", "encoder"
-    ):
+    if config is None or setting(config, "vision_config", "patch_size", "patch_sizes", "num_channels", "encoder"):
         return False
     return setting(config, "vocab_size") is not None
 
@@ -150,9 +148,7 @@ def special_tokens(module: nn.Module) -> tuple[tuple[str, ...], int]:
 
 def _hierarchical(module: nn.Module, stem: nn.Module | None) -> bool:
     config = config_of(module)
-    if config is not None and setting(
-        config, "depths", "patch_sizes", "sr_ratios", "sequence_reduction_ratios"
-    ):
+    if config is not None and setting(config, "depths", "patch_sizes", "sr_ratios", "sequence_reduction_ratios"):
         return True
     for part in module.modules():
         if type(part).__name__.lower().endswith(("merging", "downsample")):
@@ -171,7 +167,7 @@ def _describe(module: nn.Module, channels: int) -> Vision | None:
     # A list: one size per stage (Segformer, PVT); the stem's stride is the first of them.
     size = setting(config, "patch_size") if config is not None else setting(module, "patch_size")
     if stem is not None:
-        stride = [int(s) for s in stem.stride]  # type: ignore[union-attr, arg-type]
+        stride = [int(s) for s in stem.stride]  # type: ignore[union-attr]
         patch = (stride[0] if len(stride) == 3 else 1, stride[-2], stride[-1])
     elif isinstance(size, (int, tuple, list)):
         patch = (int(setting(config, "temporal_patch_size", "tubelet_size") or 1), *pair(size))

@@ -40,13 +40,11 @@ def sequence_layout(
     if kind in ("git", "vilt") and "image_encoder" not in path and shape is not None:
         return _joined(model, tokens, shape, ids.shape[1], kind, where)
     marks = [mark for mark in image_token(model, path) if bool((ids == mark).any())]
-    if not marks or _in_tower(model, path):
+    if not marks or in_tower(model, path):
         return None
     at = ids == marks[0]
     if bool((at != at[:1]).any()):
-        raise ValueError(
-            f"{where}: the image tokens stand elsewhere in every sequence of the batch; run one at a time"
-        )
+        raise ValueError(f"{where}: the image tokens stand elsewhere in every sequence of the batch; run one at a time")
     places = at[0].nonzero().squeeze(1).tolist()
     packed = grids(inputs)
     if packed is not None:
@@ -62,7 +60,7 @@ def sequence_layout(
     return _equal_tiles(model, places, tokens, shape, path, inputs, where)
 
 
-def _in_tower(model: nn.Module, path: str) -> bool:
+def in_tower(model: nn.Module, path: str) -> bool:
     """Whether the site lies in the image tower (its keys are patches whatever the words are)."""
     return any(
         setting(config_of(m), "patch_size") is not None and setting(config_of(m), "vision_config") is None

@@ -38,9 +38,7 @@ class Windows:
 
     def __post_init__(self) -> None:
         if min(*self.grid, *self.size) < 1:
-            raise ValueError(
-                f"windows of {self.size} on a grid of {self.grid}: every size must be at least 1"
-            )
+            raise ValueError(f"windows of {self.size} on a grid of {self.grid}: every size must be at least 1")
         (height, width), (tall, wide) = self.grid, self.size
         cell = torch.arange(height * width).reshape(height, width)
         cell = torch.nn.functional.pad(cell, (0, -width % wide, 0, -height % tall), value=-1)
@@ -76,9 +74,7 @@ class Windows:
         """The window of each cell, and its row in that window.  Raises ValueError for a cell outside the
         grid."""
         if queries.numel() and not (int(queries.min()) >= 0 and int(queries.max()) < self.tokens):
-            raise ValueError(
-                f"queries are cells 0 to {self.tokens - 1} of a {self.grid} grid, not {queries.tolist()}"
-            )
+            raise ValueError(f"queries are cells 0 to {self.tokens - 1} of a {self.grid} grid, not {queries.tolist()}")
         flat = self.index.flatten()
         inverse = torch.empty(self.tokens, dtype=torch.long)
         inverse[flat[flat >= 0]] = (flat >= 0).nonzero().squeeze(1)
@@ -106,9 +102,7 @@ class Windows:
         parted = weights.reshape(batch, self.count, *weights.shape[1:])
         picked = parted[:, window, :, row].permute(1, 2, 0, 3)  # (rows, batch, heads, tokens) before
         cell = self.index.to(weights.device)[window]
-        whole = picked.new_zeros(
-            *picked.shape[:-1], self.tokens + 1
-        )  # padding goes to the last column, cut off
+        whole = picked.new_zeros(*picked.shape[:-1], self.tokens + 1)  # padding goes to the last column, cut off
         target = torch.where(cell < 0, self.tokens, cell).expand(picked.shape)
         return whole.scatter(-1, target, picked)[..., : self.tokens]
 
