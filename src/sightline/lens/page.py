@@ -37,13 +37,8 @@ def _chart(title: str, curves: Sequence[PageCurve]) -> str:
     low, high = min(0.0, *scores), max(1e-9, *scores)
     lines, legend = [], []
     for number, curve in enumerate(curves):
-        if (
-            len(curve.fractions) != len(curve.scores)
-            or not np.isfinite([*curve.fractions, *curve.scores]).all()
-        ):
-            raise ValueError(
-                f"curve {curve.name!r}: fractions and scores are finite and as many as each other"
-            )
+        if len(curve.fractions) != len(curve.scores) or not np.isfinite([*curve.fractions, *curve.scores]).all():
+            raise ValueError(f"curve {curve.name!r}: fractions and scores are finite and as many as each other")
         points = " ".join(
             f"{40 + 300 * x:.1f},{150 - 130 * (y - low) / (high - low):.1f}"
             for x, y in zip(curve.fractions, curve.scores, strict=True)
@@ -64,53 +59,54 @@ def _chart(title: str, curves: Sequence[PageCurve]) -> str:
     )
 
 
+def _answer(data: PageData) -> str:
+    bars = "".join(
+        f'<li><span>{html.escape(label)}</span><i style="--p:{float(p):.2%}"></i><b>{float(p):.1%}</b></li>'
+        for label, p in data.answers
+    )
+    said = f'<p class="said">{html.escape(data.text)}</p>' if data.text else ""
+    said += f"<ol>{bars}</ol>" if bars else ""
+    return f'<section id="answer"><h2>The answer</h2>{said}</section>' if said else ""
+
+
+def _check(data: PageData) -> str:
+    groups = dict.fromkeys(curve.group for curve in data.curves)
+    charts = "".join(_chart(name, [c for c in data.curves if c.group == name]) for name in groups)
+    found = "".join(f"<p>{html.escape(line)}</p>" for line in data.findings)
+    if not charts and not found:
+        return ""
+    return f'<section id="check"><h2>The check</h2><div class="charts">{charts}</div>{found}</section>'
+
+
+def _site_table(sites: Sequence[PageSite]) -> str:
+    header = ("#", "module", "layer", "kind", "heads", "queries × keys", "grid", "recorded")
+    rows = []
+    for number, site in enumerate(sites):
+        grid = site.grid or (site.maps.shape[1:] if site.maps is not None else ())
+        kept = [site.query] * (site.maps is not None) + ["patch rows"] * (site.patch_rows is not None)
+        shape = f"{site.queries} × {site.keys}"
+        place = " × ".join(map(str, grid)) or "–"
+        rows.append((number, site.name, site.layer, site.kind, site.heads, shape, place, ", ".join(kept) or "–"))
+    return _table(header, rows)
+
+
 def _sections(data: PageData, notes: Sequence[str]) -> dict[str, str]:
     """The parts of the page that need no script, as escaped HTML by their name in the template."""
     quote = html.escape
-    groups = dict.fromkeys(curve.group for curve in data.curves)
-    charts = "".join(_chart(name, [c for c in data.curves if c.group == name]) for name in groups)
-    found = "".join(f"<p>{quote(line)}</p>" for line in data.findings)
-    bars = "".join(
-        f'<li><span>{quote(label)}</span><i style="--p:{float(p):.2%}"></i><b>{float(p):.1%}</b></li>'
-        for label, p in data.answers
-    )
-    answer = (f'<p class="said">{quote(data.text)}</p>' if data.text else "") + (
-        f"<ol>{bars}</ol>" if bars else ""
-    )
-    header = ("#", "module", "layer", "kind", "heads", "queries × keys", "grid", "on this page")
-    rows = [
-        (
-            n,
-            s.name,
-            s.layer,
-            s.kind,
-            s.heads,
-            f"{s.queries} × {s.keys}",
-            "×".join(map(str, g)) if g else "–",
-            what,
-        )
-        for n, s in enumerate(data.sites)
-        for g in [s.grid or (s.maps.shape[1:] if s.maps is not None else None)]
-        for what in [
-            ", ".join([s.query] * (s.maps is not None) + ["patch rows"] * (s.patch_rows is not None)) or "–"
-        ]
-    ]
     extra = "".join(
         f'<figure><img src="{data_uri(photograph(p), "PNG")}" alt="{quote(caption)}">'
         f"<figcaption>{quote(caption)}</figcaption></figure>"
         for caption, p in data.pictures
     )
-    versions = " · ".join(f"{quote(k)} {quote(v)}" for k, v in data.versions.items())
+    versions = " · ".join(f"{quote(name)} {quote(version)}" for name, version in data.versions.items())
     return {
         "title": quote(data.title),
         "model": quote(data.model),
-        "answer": f'<section id="answer"><h2>The answer</h2>{answer}</section>' if answer else "",
-        "check": f'<section id="check"><h2>The check</h2><div class="charts">{charts}</div>{found}</section>'
-        if charts or found
-        else "",
+        "answer": _answer(data),
+        "check": _check(data),
         "pictures": f'<section id="pictures">{extra}</section>' if extra else "",
-        "sites": _table(header, rows),
-        "count": str(len(rows)),
+        "sites": _site_table(data.sites),
+        "count": str(len(data.sites)),
         "notes": "".join(f"<li>{quote(note)}</li>" for note in [*data.notes, *notes]),
         "command": f"<p>Made by <code>{quote(data.command)}</code></p>" if data.command else "",
         "versions": f"<p>{versions}</p>" if versions else "",

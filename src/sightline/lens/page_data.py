@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from sightline.lens.paint import COLOURS, as_map, colour_table, photograph
+from sightline.lens.paint import COLOURS, Number, as_map, colour_table, photograph
 
 LIMIT = 6 * 2**20
 
@@ -19,11 +19,10 @@ LIMIT = 6 * 2**20
 class PageSite:
     """One attention site on the page.
 
-    `maps` (heads, h, w) is one query's attention over the image, `query` says whose ("class token").
-    `patch_rows` is each patch's attention over the patches, row-major: (heads, h*w, h*w) or its mean over heads
-    (h*w, h*w).  A site with neither is only listed in the table.  Where `maps` is missing it is the mean of
-    `patch_rows` over patches.  `outside` names what else a row can read ("class token", "register 1"); its share
-    is 1 minus the map's sum.
+    `maps` (heads, h, w) is one query's attention over the image; `query` says whose.  `patch_rows` is each
+    patch's attention over the patches, row-major: (heads, h*w, h*w), or the mean over heads (h*w, h*w).  Where
+    `maps` is missing it is the mean of `patch_rows` over patches; a site with neither is only in the table.
+    `outside` names what else a row can read ("class token", "register 1"): its share is 1 minus the map's sum.
     """
 
     name: str
@@ -44,9 +43,9 @@ class PageCurve:
     """One curve of a check: the score at each fraction of the image deleted or inserted, and its area."""
 
     name: str
-    fractions: Sequence[float]
-    scores: Sequence[float]
-    auc: float | None = None
+    fractions: Sequence[Number] | np.ndarray
+    scores: Sequence[Number] | np.ndarray
+    auc: Number | None = None
     group: str = "deletion"
 
 
@@ -56,8 +55,8 @@ class PageData:
 
     combined: named (h, w) maps such as {"rollout": ..., "gradient-weighted": ...}; the first is what the page
     opens on.  words: (text, (h, w) map, score or None) of each generated or read word.  answers: (label,
-    probability), best first.  curves and findings: what the check found, as curves and as sentences.  pictures:
-    (caption, picture), such as `view.matrix` of text.  command: what made the page.
+    probability), best first.  curves and findings: what the check found, as curves and as sentences.
+    pictures: (caption, picture), such as `view.matrix` of text.  command: what made the page.
     """
 
     title: str
@@ -65,9 +64,9 @@ class PageData:
     image: Image.Image | None = None
     sites: Sequence[PageSite] = ()
     combined: Mapping[str, np.ndarray | Tensor] = field(default_factory=dict)
-    words: Sequence[tuple[str, np.ndarray | Tensor, float | None]] = ()
+    words: Sequence[tuple[str, np.ndarray | Tensor, Number | None]] = ()
     text: str = ""
-    answers: Sequence[tuple[str, float]] = ()
+    answers: Sequence[tuple[str, Number]] = ()
     curves: Sequence[PageCurve] = ()
     findings: Sequence[str] = ()
     pictures: Sequence[tuple[str, Image.Image]] = ()
@@ -77,29 +76,23 @@ class PageData:
 
 
 def _array(values: np.ndarray | Tensor) -> np.ndarray:
-    return np.asarray(
-        values.detach().float().cpu() if isinstance(values, Tensor) else values, dtype=np.float64
-    )
+    return np.asarray(values.detach().double().cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
 
 
 def pack(values: np.ndarray | Tensor, bits: int = 16) -> dict[str, Any]:
-    """Maps (..., cells) in base64: value = low + span * (code / (2^bits - 1))^2, with low and span for each map.
+    """Maps (..., cells) in base64: value = low + span (code / top)^2, top = 2^bits - 1, low and span per map.
 
-    The square keeps small shares apart: near zero the step is span / top^2, at the hottest cell 2 span / top,
-    where top = 2^bits - 1.  Codes and scales are little-endian.  Raises ValueError for NaN or infinite values.
+    The square keeps small shares apart: near zero the step is span / top^2, at the hottest cell 2 span / top.
+    Codes and scales are little-endian.  Raises ValueError for NaN or infinite values.
     """
     values = _array(values)
     if not np.isfinite(values).all():
-        raise ValueError(
-            "a map for the page holds NaN or infinite values; a fully masked row gives such maps"
-        )
+        raise ValueError("a map for the page holds NaN or infinite values; a fully masked row gives such maps")
     low = np.minimum(values.min(axis=-1), 0).astype("<f4").astype(np.float64)
     span = np.maximum(values.max(axis=-1) - low, 0).astype("<f4").astype(np.float64)
     place = (values - low[..., None]) / np.where(span > 0, span, 1)[..., None]
     codes = np.rint(np.sqrt(np.clip(place, 0, 1)) * (2**bits - 1)).astype("<u2" if bits == 16 else "u1")
-    code64 = [
-        base64.b64encode(array.tobytes()).decode() for array in (codes, low.astype("<f4"), span.astype("<f4"))
-    ]
+    code64 = [base64.b64encode(array.tobytes()).decode() for array in (codes, low.astype("<f4"), span.astype("<f4"))]
     return {"shape": list(values.shape), "bits": bits, "data": code64[0], "low": code64[1], "span": code64[2]}
 
 
@@ -130,16 +123,14 @@ def _maps_of(site: PageSite) -> np.ndarray | None:
         raise ValueError(f"{site.name}: patch_rows need the grid (h, w) that they lie on")
     cells = grid[0] * grid[1]
     if rows.ndim not in (2, 3) or tuple(rows.shape[-2:]) != (cells, cells):
-        raise ValueError(
-            f"{site.name}: patch_rows on the grid {grid} end in {cells} x {cells}, not {rows.shape}"
-        )
+        raise ValueError(f"{site.name}: patch_rows on the grid {grid} end in {cells} x {cells}, not {rows.shape}")
     if maps is None:
         maps = _array(rows if rows.ndim == 3 else rows[None]).mean(axis=1).reshape(-1, *grid)
     return maps
 
 
 def _rows_that_fit(sites: Sequence[PageSite], room: int) -> tuple[dict[int, dict[str, Any]], list[str]]:
-    """Packed patch rows by site number, and notes: means over heads from the last site on, then whole heads."""
+    """Packed patch rows by site number, and notes: head means from the last site on, then all heads."""
     given = [number for number in reversed(range(len(sites))) if sites[number].patch_rows is not None]
     shapes: dict[int, tuple[int, ...]] = {}
     for whole in (False, True):
@@ -158,16 +149,14 @@ def _rows_that_fit(sites: Sequence[PageSite], room: int) -> tuple[dict[int, dict
         packed[number] = pack(rows.reshape(-1, *shape[-2:]), 8)
     notes = []
     if len(shapes) < len(given):
-        notes.append(
-            f"Rows of single patches are here for {len(shapes)} of {len(given)} layers, as many as fit."
-        )
+        notes.append(f"Rows of single patches are here for {len(shapes)} of {len(given)} layers, as many as fit.")
     if averaged:
         notes.append(f"In {averaged} layers the rows of single patches are means over heads, to save room.")
     return packed, notes
 
 
 def _site_data(data: PageData, limit: int) -> tuple[list[dict[str, Any]], list[str]]:
-    """Every site that has maps, packed as finely as fits, with the rows that fit, and notes on what did not."""
+    """Every site that has maps, packed as finely as fits, with the rows that fit, and notes on the rest."""
     shown = [(site, maps) for site in data.sites if (maps := _maps_of(site)) is not None]
     need = [sum(_fits((m.shape[0], m[0].size), bits) for _, m in shown) for bits in (16, 8)]
     bits, per_head = (16 if need[0] <= limit / 3 else 8), need[1] <= limit * 2 / 3
@@ -205,12 +194,16 @@ def payload(data: PageData, limit: int) -> tuple[dict[str, Any], list[str]]:
             notes.append(f"Maps of the first {len(words)} of {len(data.words)} words fit in this page.")
             break
         words.append(
-            {"text": text, "score": score, "grid": list(heat.shape), "maps": pack(heat.reshape(1, -1), 8)}
+            {
+                "text": text,
+                "score": None if score is None else float(score),
+                "grid": list(heat.shape),
+                "maps": pack(heat.reshape(1, -1), 8),
+            }
         )
     sites, more = _site_data(data, max(left, 0))
     combined = [
-        {"name": name, "grid": list(heat.shape), "maps": pack(heat.reshape(1, -1))}
-        for name, heat in flat.items()
+        {"name": name, "grid": list(heat.shape), "maps": pack(heat.reshape(1, -1))} for name, heat in flat.items()
     ]
     tables = {name: base64.b64encode(colour_table(name).tobytes()).decode() for name in COLOURS}
     body = {"title": data.title, "image": picture, "sites": sites, "combined": combined, "words": words}

@@ -20,6 +20,7 @@ LONGEST, SHORTEST = (
 )  # the long side of a picture: larger photographs are reduced, smaller ones enlarged
 
 Array = np.ndarray | Tensor | Sequence[Any]
+Number = float | int  # the run-time checks of the tests tell them apart
 Photograph = Image.Image | np.ndarray | Tensor
 
 
@@ -27,9 +28,7 @@ Photograph = Image.Image | np.ndarray | Tensor
 def colour_table(name: str) -> np.ndarray:
     """The 256 colours of a perceptually uniform table, cold to hot: uint8 of shape (256, 3)."""
     if name not in COLOURS:
-        raise ValueError(
-            f"no perceptually uniform colours are called {name!r}; choose one of {', '.join(COLOURS)}"
-        )
+        raise ValueError(f"no perceptually uniform colours are called {name!r}; choose one of {', '.join(COLOURS)}")
     import matplotlib
 
     return (matplotlib.colormaps[name](np.arange(256) / 255.0)[:, :3] * 255).round().astype(np.uint8)
@@ -59,18 +58,14 @@ def photograph(image: Photograph) -> Image.Image:
         if low < 0 or high > 1:
             values = (values - low) / max(high - low, 1e-12)
         values = (values * 255).round().astype(np.uint8)
-    return Image.fromarray(
-        values.squeeze(-1) if values.ndim == 3 and values.shape[2] == 1 else values
-    ).convert("RGB")
+    return Image.fromarray(values.squeeze(-1) if values.ndim == 3 and values.shape[2] == 1 else values).convert("RGB")
 
 
 def as_map(heat: Array) -> np.ndarray:
     """The map as a float64 (h, w) array; ValueError where it has another shape, or NaN or infinite cells."""
-    values = np.asarray(heat.detach().float().cpu() if isinstance(heat, Tensor) else heat, dtype=np.float64)
+    values = np.asarray(heat.detach().double().cpu() if isinstance(heat, Tensor) else heat, dtype=np.float64)
     if values.ndim != 2 or values.size == 0:
-        raise ValueError(
-            f"a map has the shape (height, width), not {values.shape}; choose one image, layer and head"
-        )
+        raise ValueError(f"a map has the shape (height, width), not {values.shape}; choose one image, layer and head")
     if not np.isfinite(values).all():
         bad = int((~np.isfinite(values)).sum())
         raise ValueError(
@@ -79,7 +74,7 @@ def as_map(heat: Array) -> np.ndarray:
     return values
 
 
-def top_mass(heat: Array, mass: float = 0.6) -> np.ndarray:
+def top_mass(heat: Array, mass: Number = 0.6) -> np.ndarray:
     """The smallest set of cells that holds `mass` of the map, as DINO draws it: boolean (h, w).
 
     Cells are dropped from the coldest up while the dropped sum stays within 1 - mass (Caron et al. 2021,
@@ -104,8 +99,8 @@ def heat_range(heat: Array) -> tuple[float, float]:
     """The values of the coldest and the hottest colour: from 0 (or the lowest negative cell) to a robust top.
 
     The top is the highest cell, except that a few cells far above all others (attention sinks) saturate: it
-    is     at most 1.5 times the 98 % quantile but never below a quarter of the highest cell.  An even map
-    gets twice     the uniform level as its top, so that it does not look hot.
+    is at most 1.5 times the 98 % quantile but never below a quarter of the highest cell.  An even map gets
+    twice the uniform level as its top, so that it does not look hot.
     """
     values = as_map(heat)
     highest = float(values.max())
@@ -124,22 +119,22 @@ def enlarge(values: np.ndarray, size: tuple[int, int], smooth: bool) -> np.ndarr
 
 
 def dimmed(image: Image.Image) -> np.ndarray:
-    """The photograph below a heat map: float32 (H, W, 3) in 0..0.65, little colour, its tones stretched."""
+    """The photograph below a heat map: float32 (H, W, 3) in 0..0.6, little colour, its tones stretched."""
     pixels = np.asarray(image, dtype=np.float32) / 255
     grey = pixels @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
     low, high = np.quantile(grey[::4, ::4], (0.01, 0.99))
     span = max(high - low, 0.4)
     low = min(low, 1 - span)
     tones = np.clip((grey - low) / span, 0, 1)
-    return np.clip(0.12 + 0.5 * tones[..., None] ** 0.75 + 0.2 * (pixels - grey[..., None]), 0, 0.65)
+    return np.clip(0.12 + 0.46 * tones[..., None] ** 0.75 + 0.2 * (pixels - grey[..., None]), 0, 0.6)
 
 
 def lay(
     base: np.ndarray,
     heat: np.ndarray,
-    limits: tuple[float, float],
+    limits: tuple[Number, Number],
     *,
-    alpha: float = 0.8,
+    alpha: Number = 0.8,
     colours: str = "inferno",
     smooth: bool = True,
 ) -> tuple[Image.Image, np.ndarray]:
@@ -147,7 +142,7 @@ def lay(
     large = enlarge(heat, (base.shape[1], base.shape[0]), smooth)
     level = np.clip((large - limits[0]) / max(limits[1] - limits[0], 1e-30), 0, 1).astype(np.float32)
     paint = (colour_table(colours) / np.float32(255))[(level * 255).round().astype(np.uint8)]
-    weight = (alpha * (0.45 + 0.55 * level))[..., None]
+    weight = (alpha * (0.5 + 0.5 * level))[..., None]
     return Image.fromarray(((base + (paint - base) * weight) * 255 + 0.5).astype(np.uint8)), large
 
 
@@ -155,13 +150,13 @@ def blend(
     image: Photograph,
     heat: Array,
     *,
-    alpha: float = 0.8,
+    alpha: Number = 0.8,
     colours: str = "inferno",
     smooth: bool = True,
-    limits: tuple[float, float] | None = None,
-    mass: float | None = 0.6,
+    limits: tuple[Number, Number] | None = None,
+    mass: Number | None = 0.6,
 ) -> Image.Image:
-    """The heat on the dimmed photograph, at its size: (1 - a) photo + a colour, a = alpha (0.45 + 0.55 v).
+    """The heat on the dimmed photograph, at its size: (1 - a) photo + a colour, a = alpha (1 + v) / 2.
 
     v in 0..1 is the cell's place within `limits` (default: `heat_range`).  A thin line surrounds the smallest
     region that holds `mass` of the map (None: no line).  Raises ValueError as `as_map` does.
@@ -183,9 +178,7 @@ def outline(picture: Image.Image, region: np.ndarray, colour: tuple[int, int, in
     width = 1 + 2 * round(max(picture.size) / 640)
     for reach, ink, strength in ((width + 2, (0, 0, 0), 0.55), (width, colour, 1.0)):
         grown = np.asarray(inside.filter(ImageFilter.MaxFilter(reach))) > 0
-        border = Image.fromarray(((grown & ~region) * 255).astype(np.uint8)).filter(
-            ImageFilter.GaussianBlur(0.6)
-        )
+        border = Image.fromarray(((grown & ~region) * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(0.6))
         picture.paste(ink, (0, 0), border.point([int(v * strength) for v in range(256)]))
 
 
@@ -206,7 +199,7 @@ def tile(
     base: np.ndarray | None,
     values: np.ndarray,
     size: tuple[int, int],
-    limits: tuple[float, float],
+    limits: tuple[Number, Number],
     colours: str,
 ) -> Image.Image:
     if base is not None:

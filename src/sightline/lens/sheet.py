@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from sightline.lens.paint import SHORTEST, colour_table
+from sightline.lens.paint import SHORTEST, Number, colour_table
 
-PAPER, INK, MUTED, LINE = (252, 251, 248), (28, 26, 23), (112, 106, 98), (222, 217, 208)
+PAPER, INK, MUTED = (252, 251, 248), (28, 26, 23), (112, 106, 98)
 SMALL_PRINT = "Attention shows where information was read, not what caused the answer; see the check."
 
 
@@ -32,7 +32,7 @@ def wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
     return lines
 
 
-def fitted(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+def fitted(text: str, font: ImageFont.FreeTypeFont, width: Number) -> str:
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:
@@ -66,7 +66,7 @@ def sheet(body: Image.Image, title: str, caption: str, key: Image.Image | None =
 
 
 def legend(
-    values: np.ndarray, limits: tuple[float, float], width: int, colours: str, mass: float | None
+    values: np.ndarray, limits: tuple[Number, Number], width: int, colours: str, mass: Number | None
 ) -> Image.Image:
     """The colour bar with its numbers: multiples of the uniform level and shares, or plain values."""
     size = int(np.clip(width / 44, 11, 16))
@@ -75,11 +75,7 @@ def legend(
     shares = values.min() >= 0 and values.max() > 0
     uniform = float(values.mean())
     more = "≥ " if high < values.max() * (1 - 1e-9) else ""
-    right = (
-        f"{more}{high / uniform:.1f}× uniform ({high / values.sum():.1%} in a cell)"
-        if shares
-        else f"{high:.3g}"
-    )
+    right = f"{more}{high / uniform:.1f}× uniform ({high / values.sum():.1%} in a cell)" if shares else f"{high:.3g}"
     if values.min() == 0 == values.max():
         right = "zero everywhere"
     notes = [f"The highest cell has {values.max() / uniform:.1f}× uniform."] if more and shares else []
@@ -103,6 +99,4 @@ def legend(
 def badge(picture: Image.Image, text: str) -> None:
     font = font_of(10)
     place = (picture.width - 4, picture.height - 3)
-    ImageDraw.Draw(picture).text(
-        place, text, font=font, fill="white", anchor="rd", stroke_width=2, stroke_fill="black"
-    )
+    ImageDraw.Draw(picture).text(place, text, font=font, fill="white", anchor="rd", stroke_width=2, stroke_fill="black")

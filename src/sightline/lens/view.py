@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sightline.lens.paint import (
     Array,
+    Number,
     Photograph,
     as_map,
     blend,
@@ -26,7 +27,7 @@ from sightline.lens.paint import (
     tile,
     top_mass,
 )
-from sightline.lens.sheet import INK, LINE, MUTED, PAPER, badge, fitted, font_of, legend, sheet
+from sightline.lens.sheet import INK, MUTED, PAPER, badge, fitted, font_of, legend, sheet
 
 Maps = np.ndarray | Tensor | Sequence[Array]
 
@@ -37,18 +38,18 @@ def overlay(
     *,
     title: str = "",
     caption: str = "",
-    alpha: float = 0.8,
+    alpha: Number = 0.8,
     colours: str = "inferno",
     smooth: bool = True,
-    limits: tuple[float, float] | None = None,
-    mass: float | None = 0.6,
+    limits: tuple[Number, Number] | None = None,
+    mass: Number | None = 0.6,
 ) -> Image.Image:
     """An attention map (h, w) laid on its photograph, with a colour bar in multiples of the uniform level.
 
     The photograph keeps its size and aspect, within 384 to 1024 pixels on the long side.  `limits` are the
-    values     of the coldest and hottest colour (default `paint.heat_range`), `mass` the share of the map
-    that the drawn     line encloses (None: no line), `smooth` cubic or square cells.  Raises ValueError for
-    NaN and wrong shapes.
+    values of the coldest and hottest colour (default `paint.heat_range`), `mass` the share of the map that the
+    drawn line encloses (None: no line), `smooth` cubic or square cells.  Raises ValueError for NaN and wrong
+    shapes.
     """
     values, picture = as_map(heat), shown_size(photograph(image))
     limits = limits or heat_range(values)
@@ -58,7 +59,7 @@ def overlay(
 
 
 def threshold_view(
-    image: Photograph, heat: Array, *, mass: float = 0.6, title: str = "", caption: str = ""
+    image: Photograph, heat: Array, *, mass: Number = 0.6, title: str = "", caption: str = ""
 ) -> Image.Image:
     """The photograph in full colour where the fewest cells hold `mass` of the map, dimmed elsewhere.
 
@@ -77,11 +78,10 @@ def threshold_view(
 
 
 def _grid(maps: Maps) -> list[list[np.ndarray]]:
-    rows = [[as_map(cell) for cell in row] for row in maps]
+    """The maps as nested lists, each in multiples of its uniform level."""
+    rows = [[relative_to_uniform(as_map(cell)) for cell in row] for row in maps]
     if not rows or not all(rows):
-        raise ValueError(
-            "a montage needs maps of shape (rows, columns, h, w), or a list of lists of (h, w) maps"
-        )
+        raise ValueError("a montage needs maps of shape (rows, columns, h, w), or a list of lists of (h, w) maps")
     return rows
 
 
@@ -108,34 +108,44 @@ def montage(
             raise ValueError(f"{len(labels)} {name} labels were given for {count} {name}s of maps")
     rows = rows or [f"layer {i}" for i in range(len(grid))]
     columns = columns or [f"head {i}" for i in range(across)]
-    high, wide = (photograph(image).size[::-1]) if image is not None else grid[0][0].shape
-    cell = int(np.clip(1200 / across, 56, 220))
-    size = (max(8, round(cell * min(1, wide / high))), max(8, round(cell * min(1, high / wide))))
-    base = dimmed(photograph(image).resize(size, Image.Resampling.LANCZOS)) if image is not None else None
-    relative = [[relative_to_uniform(values) for values in row] for row in grid]
-    tops = max(heat_range(values)[1] for row in relative for values in row)
-    font, gap = font_of(int(np.clip(cell / 8, 10, 15))), 4
-    left = round(max(font.getlength(label) for label in rows)) + 10
-    sheet_size = (left + across * (size[0] + gap), round(font.size * 1.6) + len(grid) * (size[1] + gap))
-    body = Image.new("RGB", sheet_size, PAPER)
+    picture = photograph(image) if image is not None else None
+    size = _cell_size(1200 / across, picture.size if picture else grid[0][0].shape[::-1])
+    base = dimmed(picture.resize(size, Image.Resampling.LANCZOS)) if picture else None
+    tops = max(heat_range(values)[1] for row in grid for values in row)
+    tiles = []
+    for row in grid:
+        limits = [(0.0, tops) if shared else heat_range(values) for values in row]
+        tiles.append([tile(base, v, size, at, colours) for v, at in zip(row, limits, strict=True)])
+        for values, cell in zip(row, tiles[-1], strict=True):
+            if not shared and min(size) >= 48:
+                badge(cell, f"{values.max():.1f}×" if values.min() >= 0 else f"{values.max():.2g}")
+    scale = f"One scale, up to {tops:.1f}× uniform." if shared else "Each on its own scale; × is times uniform."
+    return sheet(_laid_out(tiles, rows, columns, size), title, caption or scale)
+
+
+def _cell_size(cell: Number, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Width and height of a small picture whose long side is `cell`, within 56 to 220 pixels."""
+    wide, high = shape
+    side = float(np.clip(cell, 56, 220))
+    return max(8, round(side * min(1, wide / high))), max(8, round(side * min(1, high / wide)))
+
+
+def _laid_out(
+    tiles: list[list[Image.Image]], rows: Sequence[str], columns: Sequence[str], size: tuple[int, int]
+) -> Image.Image:
+    font, gap = font_of(int(np.clip(max(size) / 8, 10, 15))), 4
+    left, top = round(max(font.getlength(label) for label in rows)) + 10, round(font.size * 1.6)
+    across, down = size[0] + gap, size[1] + gap
+    body = Image.new("RGB", (left + len(columns) * across - gap, top + len(rows) * down - gap), PAPER)
     draw = ImageDraw.Draw(body)
     for x, label in enumerate(columns):
-        middle = left + x * (size[0] + gap) + size[0] // 2
+        middle = left + x * across + size[0] // 2
         draw.text((middle, 0), fitted(label, font, size[0]), font=font, fill=MUTED, anchor="ma")
-    for y, row in enumerate(relative):
-        top = round(font.size * 1.6) + y * (size[1] + gap)
-        draw.text((left - 8, top + size[1] // 2), rows[y], font=font, fill=INK, anchor="rm")
-        for x, values in enumerate(row):
-            cell_picture = tile(base, values, size, (0.0, tops) if shared else heat_range(values), colours)
-            if not shared and cell >= 72:
-                badge(cell_picture, f"{values.max():.1f}×")
-            body.paste(cell_picture, (left + x * (size[0] + gap), top))
-    scale = (
-        f"one scale, up to {tops:.1f}× uniform"
-        if shared
-        else "each on its own scale; the number is its highest cell in × uniform"
-    )
-    return sheet(body, title, caption or f"{len(grid)} rows, {scale}.")
+    for y, row in enumerate(tiles):
+        draw.text((left - 8, top + y * down + size[1] // 2), rows[y], font=font, fill=INK, anchor="rm")
+        for x, cell in enumerate(row):
+            body.paste(cell, (left + x * across, top + y * down))
+    return body
 
 
 def strip(
@@ -143,7 +153,7 @@ def strip(
     words: Sequence[str],
     maps: Maps,
     *,
-    scores: Sequence[float] | None = None,
+    scores: Sequence[Number] | np.ndarray | None = None,
     columns: int = 6,
     title: str = "",
     caption: str = "",
@@ -152,44 +162,36 @@ def strip(
 ) -> Image.Image:
     """One small overlay for each word, the word beneath it and its score (a probability, say) where given.
 
-    `maps` is (words, h, w); `image` is one photograph, or one for each word (frames, glimpses).  `shared`
-    puts     all maps on one scale in multiples of uniform.  Raises ValueError where the numbers of words
-    and maps differ.
+    `maps` is (words, h, w); `image` is one photograph, or one for each word (frames, glimpses).  `shared` puts
+    all maps on one scale in multiples of uniform.  Raises ValueError where words and maps differ in number.
     """
-    given = [as_map(values) for values in maps]
-    pictures = list(image) if isinstance(image, Sequence) else [image] * len(given)
-    if (
-        not given
-        or not len(given) == len(words) == len(pictures)
-        or (scores is not None and len(scores) != len(words))
-    ):
-        raise ValueError(
-            f"a strip needs one map, word, score and photograph each: {len(given)} maps, {len(words)} words, "
-            f"{len(pictures)} photographs" + (f", {len(scores)} scores" if scores is not None else "")
-        )
-    cells = [relative_to_uniform(values) for values in given]
+    cells = [relative_to_uniform(as_map(values)) for values in maps]
+    pictures = list(image) if isinstance(image, Sequence) else [image] * len(cells)
+    counts = {"maps": len(cells), "words": len(words), "photographs": len(pictures)}
+    counts |= {"scores": len(scores)} if scores is not None else {}
+    if len(set(counts.values())) > 1 or not cells:
+        given = ", ".join(f"{count} {name}" for name, count in counts.items())
+        raise ValueError(f"a strip needs one of each for every word, and at least one word: {given} were given")
     tops = max(heat_range(values)[1] for values in cells)
     columns = max(1, min(columns, len(words)))
-    cell, gap = int(np.clip(1080 // columns, 120, 260)), 10
-    shapes = [shown_size(photograph(picture)) for picture in pictures]
-    sizes = [
-        (round(cell * min(1, p.width / p.height)), round(cell * min(1, p.height / p.width))) for p in shapes
-    ]
+    cell, gap = int(np.clip(1080 // columns, 120, 220)), 10
+    shown = [photograph(picture) for picture in pictures]
+    sizes = [_cell_size(cell, picture.size) for picture in shown]
     tall = max(size[1] for size in sizes)
     font, small = font_of(max(13, cell // 13), True), font_of(max(11, cell // 17))
     step = tall + round(font.size * 1.7) + (round(small.size * 1.5) if scores is not None else 0) + gap
     body = Image.new("RGB", (columns * (cell + gap) - gap, -(-len(words) // columns) * step - gap), PAPER)
     draw = ImageDraw.Draw(body)
-    for number, (picture, values, size) in enumerate(zip(shapes, cells, sizes, strict=True)):
+    for number, (values, size) in enumerate(zip(cells, sizes, strict=True)):
         x, y = number % columns * (cell + gap), number // columns * step
-        base = dimmed(picture.resize(size, Image.Resampling.LANCZOS))
+        base = dimmed(shown[number].resize(size, Image.Resampling.LANCZOS))
         limits = (0.0, tops) if shared else heat_range(values)
         body.paste(tile(base, values, size, limits, colours), (x + (cell - size[0]) // 2, y))
         middle, y = x + cell // 2, y + tall + 4
         draw.text((middle, y), fitted(words[number], font, cell), font=font, fill=INK, anchor="ma")
         if scores is not None:
-            y += round(font.size * 1.4)
-            draw.text((middle, y), f"{scores[number]:.2f}", font=small, fill=MUTED, anchor="ma")
+            under = (middle, y + round(font.size * 1.4))
+            draw.text(under, f"{scores[number]:.2f}", font=small, fill=MUTED, anchor="ma")
     return sheet(body, title, caption)
 
 
@@ -215,29 +217,21 @@ def matrix(
         )
     cell = int(np.clip(900 / max(values.shape), 12, 44))
     font, number = font_of(int(np.clip(cell * 0.5, 9, 15))), font_of(max(9, round(cell * 0.28)))
-    rows = [fitted(label, font, 180) for label in row_labels]
-    columns = [fitted(label, font, 180) for label in column_labels]
-    left = round(max(font.getlength(label) for label in rows)) + 8
-    top = round(max(font.getlength(label) for label in columns)) + 8
-    body = Image.new("RGB", (left + values.shape[1] * cell + 1, top + values.shape[0] * cell + 1), PAPER)
-    draw = ImageDraw.Draw(body)
+    rows, columns = ([fitted(label, font, 180) for label in labels] for labels in (row_labels, column_labels))
+    left, top = (round(max(font.getlength(label) for label in labels)) + 8 for labels in (rows, columns))
     low, high = min(0.0, float(values.min())), float(values.max())
-    table = colour_table(colours)[
-        (np.clip((values - low) / max(high - low, 1e-30), 0, 1) * 255).round().astype(int)
-    ]
+    level = np.clip((values - low) / max(high - low, 1e-30), 0, 1)
+    table = colour_table(colours)[(level * 255).round().astype(int)]
+    plain = Image.fromarray(np.ascontiguousarray(table.repeat(cell, axis=0).repeat(cell, axis=1)))
+    body = Image.new("RGB", (left + plain.width, top + plain.height), PAPER)
+    body.paste(plain, (left, top))
+    draw = ImageDraw.Draw(body)
     for y, label in enumerate(rows):
         draw.text((left - 6, top + y * cell + cell // 2), label, font=font, fill=INK, anchor="rm")
-        for x, colour in enumerate(table[y]):
-            corner = (left + x * cell, top + y * cell)
-            draw.rectangle(
-                (*corner, corner[0] + cell, corner[1] + cell),
-                fill=tuple(int(c) for c in colour),
-                outline=LINE,
-            )
-            if cell >= 30:
-                ink = "black" if colour @ np.array([0.299, 0.587, 0.114]) > 140 else "white"
-                middle = (corner[0] + cell // 2, corner[1] + cell // 2)
-                draw.text(middle, f"{values[y, x] * 100:.0f}", font=number, fill=ink, anchor="mm")
+        for x in range(len(columns) if cell >= 30 else 0):
+            ink = "black" if table[y, x] @ np.array([0.299, 0.587, 0.114]) > 140 else "white"
+            middle = (left + x * cell + cell // 2, top + y * cell + cell // 2)
+            draw.text(middle, f"{values[y, x] * 100:.0f}", font=number, fill=ink, anchor="mm")
     for x, label in enumerate(columns):
         turned = Image.new("RGB", (top - 8, round(font.size) + 6), PAPER)
         ImageDraw.Draw(turned).text((0, 0), label, font=font, fill=INK)
@@ -256,14 +250,9 @@ def side_by_side(
     """
     shown = [photograph(picture) for picture in pictures]
     if not shown or (labels and len(labels) != len(shown)):
-        raise ValueError(
-            f"side by side needs at least one picture and a label for each: {len(shown)}, {len(labels)}"
-        )
+        raise ValueError(f"side by side needs at least one picture and a label for each: {len(shown)}, {len(labels)}")
     height = min(max(picture.height for picture in shown), 640)
-    shown = [
-        p.resize((max(1, round(p.width * height / p.height)), height), Image.Resampling.LANCZOS)
-        for p in shown
-    ]
+    shown = [p.resize((max(1, round(p.width * height / p.height)), height), Image.Resampling.LANCZOS) for p in shown]
     gap, font = 12, font_of(15)
     width = sum(picture.width + gap for picture in shown) - gap
     body = Image.new("RGB", (width, height + (26 if labels else 0)), PAPER)
@@ -272,8 +261,6 @@ def side_by_side(
         body.paste(picture, (x, 0))
         if labels:
             label = fitted(labels[number], font, picture.width)
-            ImageDraw.Draw(body).text(
-                (x + picture.width // 2, height + 8), label, font=font, fill=INK, anchor="ma"
-            )
+            ImageDraw.Draw(body).text((x + picture.width // 2, height + 8), label, font=font, fill=INK, anchor="ma")
         x += picture.width + gap
     return sheet(body, title, caption)
