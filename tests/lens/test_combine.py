@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import sightline
 from sightline.lens.combine import (
     mean_row,
     merge_tokens,
@@ -63,11 +64,7 @@ class FakeSite:
 
 def random_sites(layers: int, batch: int, heads: int, tokens: int, seed: int = 0) -> list[FakeSite]:
     draw = torch.Generator().manual_seed(seed)
-    maps = (
-        torch.randn(layers, batch, heads, tokens, tokens, generator=draw, dtype=torch.float64)
-        .mul(2)
-        .softmax(-1)
-    )
+    maps = torch.randn(layers, batch, heads, tokens, tokens, generator=draw, dtype=torch.float64).mul(2).softmax(-1)
     return [FakeSite(f"encoder.layer.{layer}.attention", layer, maps[layer]) for layer in range(layers)]
 
 
@@ -81,8 +78,7 @@ class Attention(torch.nn.Module):
 
     def forward(self, x: Tensor, source: Tensor, seen: list[FakeSite], dense: list[Tensor]) -> Tensor:
         q, k, v = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for part in (self.q(x), self.k(source), self.v(source))
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.q(x), self.k(source), self.v(source))
         )
         weights = (q @ k.transpose(-1, -2) * 1.5).softmax(-1)
         dense.append(weights)
@@ -91,9 +87,7 @@ class Attention(torch.nn.Module):
         return self.out(output.transpose(1, 2).flatten(-2))
 
 
-def run_encoder(
-    layers: int, batch: int, heads: int, tokens: int
-) -> tuple[list[FakeSite], list[Tensor], Tensor]:
+def run_encoder(layers: int, batch: int, heads: int, tokens: int) -> tuple[list[FakeSite], list[Tensor], Tensor]:
     torch.manual_seed(layers * 100 + tokens)
     stack = [Attention(f"blocks.{layer}.attn", 8, heads).double() for layer in range(layers)]
     x = torch.randn(batch, tokens, 8, dtype=torch.float64)
@@ -135,9 +129,7 @@ def test_rollout_equals_matrices(residual: float) -> None:
     expected = eager_rollout([site.weights.mean(1) for site in sites], residual)
     assert torch.allclose(rollout(sites, residual=residual), expected, atol=1e-12, rtol=0)
     assert torch.allclose(rollout(sites, rows=0, residual=residual), expected[:, :1], atol=1e-12, rtol=0)
-    assert torch.allclose(
-        rollout(sites, rows=[-1, 2], residual=residual), expected[:, [-1, 2]], atol=1e-12, rtol=0
-    )
+    assert torch.allclose(rollout(sites, rows=[-1, 2], residual=residual), expected[:, [-1, 2]], atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("fusion", ["max", "min"])
@@ -315,9 +307,7 @@ def test_grad_rollout_pairs_each_layer_with_its_own_gradient(batch: int) -> None
     slopes = torch.autograd.grad(score.sum(), dense, retain_graph=True)
     for layer, weights in enumerate(dense):
         expected = expected + positive(weights, score) @ expected
-        wrong = (
-            wrong + (slopes[-1 - layer] * weights).clamp(min=0).mean(1).detach() @ wrong
-        )  # the reported bug
+        wrong = wrong + (slopes[-1 - layer] * weights).clamp(min=0).mean(1).detach() @ wrong  # the reported bug
     assert torch.allclose(grad_rollout(seen, score), expected, rtol=1e-12)
     assert torch.allclose(grad_rollout(seen[::-1], score, rows=0), expected[:, :1], rtol=1e-12)
     assert not torch.allclose(wrong[:, :1], expected[:, :1], atol=1e-6)
@@ -397,9 +387,7 @@ def test_words_from_offsets() -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(
-    st.lists(st.sampled_from(["▁a", "b", "▁", ",", "▁the", "<s>", "<0xC3>", "-"]), min_size=1, max_size=12)
-)
+@given(st.lists(st.sampled_from(["▁a", "b", "▁", ",", "▁the", "<s>", "<0xC3>", "-"]), min_size=1, max_size=12))
 def test_every_token_is_in_one_word(pieces: list[str]) -> None:
     words = word_groups(pieces, style="sentencepiece")
     assert [i for word in words for i in word.tokens] == list(range(len(pieces)))
@@ -473,3 +461,68 @@ def test_dropping_by_position_and_rows_with_nothing_left() -> None:
         without_sinks(row, 4)
     with pytest.raises(ValueError, match="does not fit"):
         without_sinks(row, sinks=torch.zeros(5, dtype=torch.bool))
+
+
+# ------------------------------------------------------------------------------- on recorded models
+
+
+def tiny_vit(kind: str) -> torch.nn.Module:
+    from transformers import ViTConfig, ViTForImageClassification
+
+    torch.manual_seed(0)
+    config = ViTConfig(
+        hidden_size=32, num_hidden_layers=4, num_attention_heads=4, intermediate_size=64, image_size=32, patch_size=8
+    )
+    config._attn_implementation = kind
+    return ViTForImageClassification(config).eval()
+
+
+def test_recorded_vit_equals_eager_maps() -> None:
+    fused, eager = tiny_vit("sdpa"), tiny_vit("eager")
+    pixels = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    with sightline.record(fused, queries=None, gradients=True) as seen:
+        logits = fused(pixels).logits
+    out = eager(pixels, output_attentions=True)
+    slopes = torch.autograd.grad(out.logits[:, 1].sum(), out.attentions)
+    gained = torch.zeros(3, 17, 17)
+    for weights, slope in zip(out.attentions, slopes, strict=True):
+        bar = (weights * slope).clamp(min=0).mean(1).detach()
+        gained = gained + bar + bar @ gained
+    maps = [weights.mean(1).detach().double() for weights in out.attentions]
+    assert torch.allclose(rollout(seen, rows=0).double(), eager_rollout(maps)[:, :1], atol=1e-6, rtol=0)
+    found = grad_rollout(seen, logits[:, 1], rows=0, identity=False)
+    assert torch.allclose(found, gained[:, :1], atol=1e-8, rtol=1e-4)
+    assert torch.allclose(raw_gradient(seen[1], logits[:, 1]), slopes[1].mean(1), atol=1e-7, rtol=1e-4)
+    with sightline.record(fused, queries=None) as twice:
+        fused(pixels)
+        fused(pixels)
+    with pytest.raises(ValueError, match=r"2 runs.*seen\.passes\[0\]"):
+        rollout(twice)
+    assert torch.allclose(rollout(twice.passes[1], rows=0), rollout(seen, rows=0), atol=1e-6)
+
+
+def test_recorded_encoder_decoder() -> None:
+    from transformers import BartConfig, BartModel
+
+    torch.manual_seed(0)
+    config = BartConfig(
+        d_model=32, encoder_layers=2, decoder_layers=3, encoder_attention_heads=2, decoder_attention_heads=2,
+        encoder_ffn_dim=32, decoder_ffn_dim=32, vocab_size=50, max_position_embeddings=32,
+    )  # fmt: skip
+    model = BartModel(config).eval()
+    source, target = torch.arange(3, 21).view(2, 9), torch.arange(5, 15).view(2, 5)
+    with sightline.record(model, queries=None, gradients=True) as seen:
+        out = model(input_ids=source, decoder_input_ids=target)
+    groups = [
+        [site for site in seen if site.path.startswith("encoder")],
+        [site for site in seen if site.path.startswith("decoder") and site.kind == "self"],
+        [site for site in seen if site.kind == "cross"],
+    ]
+    assert [len(group) for group in groups] == [2, 3, 3]
+    plain = cross_rollout(*groups, rows=2)
+    assert torch.allclose(plain.source.sum(-1) + plain.target.sum(-1), torch.ones(2, 1), atol=1e-5)
+    assert bool((plain.target[:, 0, 3:] == 0).all())  # the decoder is causal
+    relevance = grad_cross_rollout(*groups, out.last_hidden_state[:, 2].sin().sum(-1), rows=2)
+    assert relevance.source.shape == (2, 1, 9)
+    assert bool((relevance.source > 0).all())
+    assert bool((relevance.target[:, 0, 3:] == 0).all())
