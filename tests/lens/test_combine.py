@@ -227,14 +227,16 @@ def test_refusals_name_the_site_and_the_remedy() -> None:
     some = FakeSite("a.1.attn", 0, sites[0].weights[:, :, :1], queries=6)
     with pytest.raises(ValueError, match=r"a\.1\.attn kept 1 of 6 rows.*queries=None"):
         rollout([some])
-    small = FakeSite("stage.2.attn", 5, random_sites(1, 1, 2, 4)[0].weights)
-    with pytest.raises(ValueError, match=r'6 tokens.*stage\.2\.attn: 4 tokens.*sites="stage\.\*\.attn"'):
+    small = FakeSite("stages.1.blocks.2.attn", 5, random_sites(1, 1, 2, 4)[0].weights)
+    with pytest.raises(
+        ValueError, match=r'6 tokens.*stages\.1\.blocks\.2\.attn: 4 tok.*sites="stages\.1\.blocks\.\*\.attn"'
+    ):
         rollout([*sites, small])
+    with pytest.raises(ValueError, match=r"those of encoder\.layer\.9\.attention\."):
+        rollout([*sites, replace(small, path="encoder.layer.9.attention")])
     cross = FakeSite("x.cross", 2, sites[0].weights, kind="cross")
     with pytest.raises(ValueError, match=r"x\.cross is cross attention.*cross_rollout"):
         rollout([*sites, cross])
-    with pytest.raises(ValueError, match="windows"):
-        rollout([replace(sites[0], windows=object())])
     with pytest.raises(ValueError, match="No site"):
         rollout([])
     with pytest.raises(IndexError, match="6 tokens"):
@@ -499,6 +501,24 @@ def test_recorded_vit_equals_eager_maps() -> None:
     with pytest.raises(ValueError, match=r"2 runs.*seen\.passes\[0\]"):
         rollout(twice)
     assert torch.allclose(rollout(twice.passes[1], rows=0), rollout(seen, rows=0), atol=1e-6)
+
+
+def test_recorded_swin_stage_by_stage() -> None:
+    from transformers import SwinConfig, SwinModel
+
+    torch.manual_seed(0)
+    model = SwinModel(
+        SwinConfig(image_size=32, patch_size=4, embed_dim=8, depths=[2, 2], num_heads=[2, 2], window_size=4)
+    ).eval()
+    with sightline.record(model, queries=None) as seen:
+        model(torch.randn(2, 3, 32, 32))
+    with pytest.raises(ValueError, match=r'sites="encoder\.layers\.1\.blocks\.\*\.attention"'):
+        rollout(seen)
+    stage = [site for site in seen if site.path.startswith("encoder.layers.0")]
+    found = rollout(stage)
+    assert torch.allclose(found, eager_rollout([s.weights.mean(1).double() for s in stage]).float(), atol=1e-6)
+    assert bool((found[:, 0].view(2, 8, 8)[:, :4, :4] > 0).all())
+    assert bool((found[:, 0].view(2, 8, 8)[:, 6:, 6:] < 1e-30).all())  # windows of 4, shifted by 2, end before
 
 
 def test_recorded_encoder_decoder() -> None:

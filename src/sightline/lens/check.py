@@ -107,7 +107,10 @@ class MaskEffect:
 
     @property
     def verdict(self) -> str:
-        """What the drop says against chance: more only where it exceeds the random mean by 2 standard deviations."""
+        """What the drop says against chance: more only where it exceeds the random mean by 2 standard deviations.
+
+        A drop under a twentieth of the score is told as such, however far above chance it lies.
+        """
         drop, (chance, spread) = float(self.drop.mean()), _mean_sd(self.random_drop)
         if drop <= 0:
             return "removing what it looked at does not lower the score"
@@ -117,8 +120,10 @@ class MaskEffect:
             text = "removing the region it looked at lowers the score; a random one of the same size hardly does"
         else:
             text = f"the region it looked at matters {drop / chance:.1f}x as much as a random one of the same size"
-        centred = float((self.whole - self.centre_without).mean())
-        return text if drop > centred else text + ", but no more than the centre of the image"
+        if drop <= float((self.whole - self.centre_without).mean()):
+            text += ", but no more than the centre of the image"
+        share = drop / max(float(self.whole.mean()), 1e-9)
+        return f"{text}; yet the score falls by {share:.1%} only" if share < 0.05 else text
 
     def summary(self) -> str:
         """One line: scores without and with only the region, the controls', and the verdict."""

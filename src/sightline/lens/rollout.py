@@ -6,6 +6,7 @@ blocks of rows.  So the class token's rollout over N tokens holds a row and one 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 import torch
@@ -45,8 +46,9 @@ def rollout(
     residual  weight of the skip connection, 0 <= residual <= 1.
     start     leave out the first `start` sites.
 
-    A row that attends to nothing (fully masked) passes its own token on.  Raises ValueError where sites keep
-    only some rows, are cross or windowed attention, or differ in tokens or batch.
+    A row that attends to nothing (fully masked) passes its own token on.  Windowed attention, put back in place, can
+    be combined within a stage.  Raises ValueError where sites keep only some rows, are cross-attention, or differ in
+    tokens or batch.
     """
     _check_share("residual", residual, top=1.0)
     chain = layers(sites, start=start)
@@ -141,9 +143,7 @@ def drop_lowest(rows: Float[Tensor, "*batch rows keys"], share: float) -> Float[
     order = rows.argsort(dim=-1, stable=True)
     seen = (rows > 0).sum(-1, keepdim=True)
     last = rows.shape[-1] - seen + (seen * share).floor().long()
-    rank = torch.empty_like(order).scatter_(
-        -1, order, torch.arange(rows.shape[-1]).to(order).expand_as(order)
-    )
+    rank = torch.empty_like(order).scatter_(-1, order, torch.arange(rows.shape[-1]).to(order).expand_as(order))
     return rows.where(rank >= last, 0.0)
 
 
@@ -151,35 +151,24 @@ def layers(sites: Sequence[Any], *, start: int = 0) -> list[Any]:
     """The sites in the order they ran, checked to be square maps over the same tokens with all rows kept."""
     chain = sorted(sites, key=lambda site: site.index)
     if not 0 <= start < max(len(chain), 1):
-        raise ValueError(
-            f"start={start} leaves no layer of {len(chain)}: give a start from 0 to {len(chain) - 1}."
-        )
+        raise ValueError(f"start={start} leaves no layer of {len(chain)}: give a start from 0 to {len(chain) - 1}.")
     chain = chain[start:]
     if not chain:
         raise ValueError("No site to combine: record attention first, or widen `sites=`.")
     _one_pass(chain)
     for site in chain:
         check_complete(site)
-        if getattr(site, "windows", None) is not None:
-            raise ValueError(
-                f"{site.name} attends inside windows, so layers cannot be multiplied token by token. "
-                f"Choose other sites (sites=...) or look at single layers."
-            )
         if site.kind == "cross" or site.queries != site.keys:
             raise ValueError(
                 f"{site.name} is {site.kind} attention of {site.queries} queries to {site.keys} keys; "
                 f"rollout multiplies square maps over one sequence. Leave it out with sites=..., or use "
                 f"cross_rollout."
             )
-    sizes = {(site.batch, site.queries) for site in chain}
-    if len(sizes) > 1:
-        told = ", ".join(
-            f"{site.name}: {site.queries} tokens, batch {site.batch}" for site in _changes(chain)
-        )
+    if len({(site.batch, site.queries) for site in chain}) > 1:
+        told = ", ".join(f"{site.name}: {site.queries} tokens, batch {site.batch}" for site in _changes(chain))
         raise ValueError(
-            f"These sites do not see the same tokens ({told}), so their maps cannot be multiplied (pooling, "
-            f"windows, or two models in one recording). Choose sites of one size, for example "
-            f'sites="{_family(chain[-1].path)}".'
+            f"These sites do not see the same tokens ({told}), so their maps cannot be multiplied (pooling between "
+            f"stages, or two models in one recording). Choose sites of one size: {_alike(chain)}."
         )
     return chain
 
@@ -261,8 +250,16 @@ def _changes(chain: list[Any]) -> list[Any]:
     return kept
 
 
-def _family(path: str) -> str:
-    return ".".join("*" if part.isdigit() else part for part in path.split("."))
+def _alike(chain: list[Any]) -> str:
+    """A choice of sites that all see as many tokens as the last: a pattern where one fits, else their paths."""
+    size = (chain[-1].queries, chain[-1].batch)
+    parts = chain[-1].path.split(".")
+    number = max((i for i, part in enumerate(parts) if part.isdigit()), default=None)
+    pattern = ".".join("*" if i == number else part for i, part in enumerate(parts))
+    others = [site.path for site in chain if (site.queries, site.batch) != size]
+    if not any(fnmatchcase(path, pattern) for path in others):
+        return f'sites="{pattern}"'
+    return "those of " + ", ".join(site.path for site in chain if (site.queries, site.batch) == size)
 
 
 def _check_share(name: str, value: float, *, top: float, open_top: bool = False) -> None:
