@@ -24,9 +24,7 @@ def bundled_folder(name: str) -> Path:
     """Tells where the weights called `name` lie; ValueError, listing the names, for an unknown one."""
     names = bundled_names()
     if name not in names:
-        raise ValueError(
-            f"no bundled weights {name!r}; there are: {', '.join(names) or 'none in this build'}"
-        )
+        raise ValueError(f"no bundled weights {name!r}; there are: {', '.join(names) or 'none in this build'}")
     return _home() / name
 
 

@@ -37,9 +37,7 @@ class Converted(NamedTuple):
             if given.get(name) != wanted.get(name)
         ]
         if wrong:
-            raise ValueError(
-                f"these weights do not fit {self.system.__name__}({self.arguments}): {shorten(wrong, 4)}"
-            )
+            raise ValueError(f"these weights do not fit {self.system.__name__}({self.arguments}): {shorten(wrong, 4)}")
 
 
 def rename(state: Mapping[str, Tensor], names: Mapping[str, str | tuple[str, ...]]) -> dict[str, Tensor]:
@@ -50,9 +48,7 @@ def rename(state: Mapping[str, Tensor], names: Mapping[str, str | tuple[str, ...
     missing = [name for name in names if name not in state]
     extra = [name for name in state if name not in names]
     if missing or extra:
-        parts = [f"missing: {shorten(missing)}"] * bool(missing) + [f"left over: {shorten(extra)}"] * bool(
-            extra
-        )
+        parts = [f"missing: {shorten(missing)}"] * bool(missing) + [f"left over: {shorten(extra)}"] * bool(extra)
         raise ValueError(f"the checkpoint does not fit ({'; '.join(parts)}): is it the source you named?")
     renamed: dict[str, Tensor] = {}
     for name, target in names.items():
@@ -78,17 +74,13 @@ def settle(system: type[nn.Module], shown: dict[str, Any], overrides: Mapping[st
             raise ValueError(f"{system.__name__} has no keyword {name!r}; it takes {', '.join(known)}")
         free = name in ("positions", "eps") or shown.get(name) is None
         if not free and shown[name] != value:
-            raise ValueError(
-                f"the weights show {name}={shown[name]}, but {name}={value} was given: leave it out"
-            )
+            raise ValueError(f"the weights show {name}={shown[name]}, but {name}={value} was given: leave it out")
     return {**shown, **overrides}
 
 
 def count_layers(state: Mapping[str, Tensor], prefix: str) -> int:
     """Counts the layers numbered in names such as `prefix` + "3.norm1.weight"."""
-    numbers = {
-        name.removeprefix(prefix).split(".")[0].split("/")[0] for name in state if name.startswith(prefix)
-    }
+    numbers = {name.removeprefix(prefix).split(".")[0].split("/")[0] for name in state if name.startswith(prefix)}
     return len({number for number in numbers if number.isdecimal()})
 
 
@@ -107,9 +99,7 @@ def patch_of(kernel: Tensor, name: str) -> int:
     """Tells the patch side from a convolution kernel (dim, 3, patch, patch); ValueError for another form."""
     _, channels, height, width = kernel.shape
     if channels != 3 or height != width:
-        raise ValueError(
-            f"{name} has shape {tuple(kernel.shape)}; this library reads RGB images in square patches"
-        )
+        raise ValueError(f"{name} has shape {tuple(kernel.shape)}; this library reads RGB images in square patches")
     return height
 
 

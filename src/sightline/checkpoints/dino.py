@@ -16,9 +16,7 @@ def matches(keys: Collection[str], config: Mapping[str, Any]) -> bool:
     the two differ in how positions are resized to another image size.
     """
     bare = timm_vit.matches(keys, config) and not any(key.startswith(("head", "fc_norm")) for key in keys)
-    return "backbone.cls_token" in keys or (
-        bare and "blocks.0.ls1.gamma" not in keys and "architecture" not in config
-    )
+    return "backbone.cls_token" in keys or (bare and "blocks.0.ls1.gamma" not in keys and "architecture" not in config)
 
 
 def convert(state: Mapping[str, Tensor], config: Mapping[str, Any], **overrides: Any) -> Converted:
@@ -28,9 +26,5 @@ def convert(state: Mapping[str, Tensor], config: Mapping[str, Any], **overrides:
     """
     if "backbone.cls_token" in state:
         head = ("head.mlp.", "head.last_layer.")  # the training head: not part of the backbone
-        state = {
-            name.removeprefix("backbone."): value
-            for name, value in state.items()
-            if not name.startswith(head)
-        }
+        state = {name.removeprefix("backbone."): value for name, value in state.items() if not name.startswith(head)}
     return timm_vit.convert(state, config, rule="dino", **overrides)

@@ -46,9 +46,7 @@ _IN_MODULES = {
 
 def matches(keys: Collection[str], config: Mapping[str, Any]) -> bool:
     """Recognises layer scale in the names of transformers, or of the official code (with its mask token)."""
-    official = (
-        any(re.fullmatch(r"blocks\.(\d+\.)?0\.ls1\.gamma", key) for key in keys) and "mask_token" in keys
-    )
+    official = any(re.fullmatch(r"blocks\.(\d+\.)?0\.ls1\.gamma", key) for key in keys) and "mask_token" in keys
     return official or any(key.endswith("encoder.layer.0.layer_scale1.lambda1") for key in keys)
 
 
@@ -74,14 +72,10 @@ def _convert_official(state: Mapping[str, Tensor], config: Mapping[str, Any], **
     return timm_vit.convert(plain, config, rule=rule, **overrides)
 
 
-def _convert_transformers(
-    state: Mapping[str, Tensor], config: Mapping[str, Any], **overrides: Any
-) -> Converted:
+def _convert_transformers(state: Mapping[str, Tensor], config: Mapping[str, Any], **overrides: Any) -> Converted:
     check_config(config)
     stem = next((name.split(".")[0] + "." for name in state if name.startswith("dinov2")), "")
-    state = _as_on_disk(
-        {name: value for name, value in state.items() if name != f"{stem}embeddings.mask_token"}
-    )
+    state = _as_on_disk({name: value for name, value in state.items() if name != f"{stem}embeddings.mask_token"})
     patches, layers = f"{stem}embeddings.patch_embeddings.projection", f"{stem}encoder.layer."
     kernel = require(state, f"{patches}.weight", 4)
     dim, patch, depth = len(kernel), patch_of(kernel, f"{patches}.weight"), count_layers(state, layers)
@@ -102,9 +96,7 @@ def _convert_transformers(
         pairs |= {f"{layers}{i}.{a}": f"layers.{i}.{b}" for a, b in _LAYER.items() if a not in left_out}
         names[f"{layers}{i}.layer_scale1.lambda1"] = f"layers.{i}.attention_scale.factor"
         names[f"{layers}{i}.layer_scale2.lambda1"] = f"layers.{i}.feedforward_scale.factor"
-    names |= {
-        f"{theirs}.{kind}": f"{ours}.{kind}" for theirs, ours in pairs.items() for kind in ("weight", "bias")
-    }
+    names |= {f"{theirs}.{kind}": f"{ours}.{kind}" for theirs, ours in pairs.items() for kind in ("weight", "bias")}
 
     positions = require(state, f"{stem}embeddings.position_embeddings", 3)
     contract = require(state, f"{layers}0.mlp.{'weights_out' if swiglu else 'fc2'}.weight", 2)

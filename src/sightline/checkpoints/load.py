@@ -35,9 +35,7 @@ def load_checkpoint(path: str | Path, source: str | None = None, **overrides: An
     """
     contents = read(path)
     if source is None:
-        source = next(
-            (name for name, one in SOURCES.items() if one.matches(contents.state, contents.config)), None
-        )
+        source = next((name for name, one in SOURCES.items() if one.matches(contents.state, contents.config)), None)
         if source is None:
             raise ValueError(
                 f"{contents.origin}: these weights' names ({shorten(list(contents.state), 4)}) belong to "

@@ -27,9 +27,7 @@ def convert(state: Mapping[str, Tensor], config: Mapping[str, Any], **overrides:
     system = _system(state, config)
     if system is None:
         known = ", ".join(one.__name__ for one in SYSTEMS)
-        raise ValueError(
-            f"no system ({known}) has these weights with these keywords of config.json: {dict(config)}"
-        )
+        raise ValueError(f"no system ({known}) has these weights with these keywords of config.json: {dict(config)}")
     return Converted(system, settle(system, dict(config), overrides), dict(state))
 
 

@@ -51,7 +51,7 @@ def read(path: str | Path) -> Contents:
     file = _weights_in(place) if place.is_dir() else place
     config = _config(file.parent / "config.json")
     if file.name.endswith(".index.json"):
-        raw: dict[str, Any] = {}
+        raw: dict[Any, Any] = {}
         for shard in _shards(file):
             raw.update(_read_file(shard))
     else:
@@ -67,9 +67,7 @@ def _weights_in(folder: Path) -> Path:
     if len(found) == 1:
         return found[0]
     if not found:
-        raise FileNotFoundError(
-            f"no weights in {folder}: expected {', '.join(IN_FOLDERS)} or one file {SUFFIXES}"
-        )
+        raise FileNotFoundError(f"no weights in {folder}: expected {', '.join(IN_FOLDERS)} or one file {SUFFIXES}")
     names = ", ".join(file.name for file in found)
     raise ValueError(f"{folder} holds several weight files ({names}): give the path of one of them")
 
@@ -94,13 +92,11 @@ def _shards(index: Path) -> list[Path]:
     for shard in shards:
         # an index comes with the download: it may not point out of its own folder
         if shard.parent.resolve() != index.parent.resolve() or not shard.is_file():
-            raise ValueError(
-                f"{index} names {shard.name!r}, which is not a file beside it: download it again"
-            )
+            raise ValueError(f"{index} names {shard.name!r}, which is not a file beside it: download it again")
     return shards
 
 
-def _read_file(file: Path) -> dict[str, Any]:
+def _read_file(file: Path) -> dict[Any, Any]:
     if file.suffix not in SUFFIXES:
         raise ValueError(f"{file} is no weight file: expected one of {', '.join(SUFFIXES)}")
     readers: dict[str, Callable[[Path], Any]] = {".safetensors": load_file, ".npz": _read_npz}
@@ -114,9 +110,7 @@ def _read_file(file: Path) -> dict[str, Any]:
             f"{file} cannot be read as {file.suffix} (cut short or another format; {kind}): save it again"
         ) from error
     if not isinstance(raw, dict):
-        raise ValueError(
-            f"{file} holds a {type(raw).__name__}, not a state dict: save model.state_dict() instead"
-        )
+        raise ValueError(f"{file} holds a {type(raw).__name__}, not a state dict: save model.state_dict() instead")
     return raw
 
 
@@ -124,9 +118,7 @@ class _Refused(Exception):
     """A file that could be read only by running what is in it."""
 
 
-_NEVER = (
-    "holds pickled Python objects, which are never unpickled here (they can run code): where it was made, "
-)
+_NEVER = "holds pickled Python objects, which are never unpickled here (they can run code): where it was made, "
 # what torch, numpy and safetensors raise for files that are cut short, altered or of another format
 _BROKEN = (
     SafetensorError,
@@ -162,9 +154,7 @@ def _read_torch(file: Path) -> Any:
     except RuntimeError as error:
         if "TorchScript" in str(error):
             save = "torch.save(torch.jit.load(...).state_dict(), ...)"
-            raise _Refused(
-                f"is a TorchScript program, which is not run here: save {save} and load that"
-            ) from error
+            raise _Refused(f"is a TorchScript program, which is not run here: save {save} and load that") from error
         raise
 
 
@@ -183,16 +173,14 @@ def _read_npz(file: Path) -> dict[str, Any]:
     return read_ones
 
 
-def _plain(raw: dict[str, Any], origin: str) -> dict[str, Tensor]:
+def _plain(raw: dict[Any, Any], origin: str) -> dict[str, Tensor]:
     """Unwraps {"model": ...} and the like, strips "module." and checks that only tensors are left."""
     for name in _WRAPPERS:
         if isinstance(raw.get(name), dict):
             return _plain(raw[name], origin)
     if raw and all(isinstance(name, str) and name.startswith("module.") for name in raw):
         raw = {name.removeprefix("module."): value for name, value in raw.items()}
-    wrong = [
-        str(name) for name, value in raw.items() if not (isinstance(name, str) and isinstance(value, Tensor))
-    ]
+    wrong = [str(name) for name, value in raw.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
     if wrong or not raw:
         what = f"entries that are no tensors: {shorten(wrong)}" if wrong else "no tensors"
         raise ValueError(f"{origin} holds {what}; expected a state dict, or one under {', '.join(_WRAPPERS)}")
@@ -212,13 +200,9 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        folder = Path(
-            snapshot_download(name, allow_patterns=["config.json", *_patterns("model", "safetensors")])
-        )
+        folder = Path(snapshot_download(name, allow_patterns=["config.json", *_patterns("model", "safetensors")]))
         if not any(folder.glob("model*.safetensors*")):
-            folder = Path(
-                snapshot_download(name, allow_patterns=["config.json", *_patterns("pytorch_model", "bin")])
-            )
+            folder = Path(snapshot_download(name, allow_patterns=["config.json", *_patterns("pytorch_model", "bin")]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise FileNotFoundError(

@@ -26,9 +26,7 @@ def matches(keys: Collection[str], config: Mapping[str, Any]) -> bool:
     return {"cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight"} <= set(keys)
 
 
-def convert(
-    state: Mapping[str, Tensor], config: Mapping[str, Any], rule: str = "timm", **overrides: Any
-) -> Converted:
+def convert(state: Mapping[str, Tensor], config: Mapping[str, Any], rule: str = "timm", **overrides: Any) -> Converted:
     """Converts timm's VisionTransformer with class token; with layer scale (timm's DINOv2) to `DINOv2`.
 
     Equal to timm 1.0 with `dynamic_img_size=True` (rule "timm").  Raises ValueError for what has no place
@@ -76,9 +74,7 @@ def convert(
 def layer_names(depth: int, scaled: bool, swiglu: bool) -> dict[str, str | tuple[str, ...]]:
     """Gives timm's name of every tensor of `depth` layers, and Sightline's."""
     feedforward = (
-        {"mlp.w12": "expand", "mlp.w3": "contract"}
-        if swiglu
-        else {"mlp.fc1": "expand", "mlp.fc2": "contract"}
+        {"mlp.w12": "expand", "mlp.w3": "contract"} if swiglu else {"mlp.fc1": "expand", "mlp.fc2": "contract"}
     )
     names: dict[str, str | tuple[str, ...]] = {}
     for i in range(depth):

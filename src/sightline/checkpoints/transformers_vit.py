@@ -77,19 +77,10 @@ def convert(state: Mapping[str, Tensor], config: Mapping[str, Any], **overrides:
         f"{stem}embeddings.position_embeddings": "positions.table",
     }
     _fold_distillation(state, names, f"{stem}embeddings.")
-    tops = {
-        theirs: ours
-        for top, ours in _TOPS.items()
-        for theirs in (top, stem + top)
-        if f"{theirs}.weight" in state
-    }
+    tops = {theirs: ours for top, ours in _TOPS.items() for theirs in (top, stem + top) if f"{theirs}.weight" in state}
     pairs = {patches: "patches.project", f"{stem}layernorm": "norm", **tops}
-    pairs |= {
-        f"{layers}{i}.{theirs}": f"layers.{i}.{ours}" for i in range(depth) for theirs, ours in parts.items()
-    }
-    names |= {
-        f"{theirs}.{kind}": f"{ours}.{kind}" for theirs, ours in pairs.items() for kind in ("weight", "bias")
-    }
+    pairs |= {f"{layers}{i}.{theirs}": f"layers.{i}.{ours}" for i in range(depth) for theirs, ours in parts.items()}
+    names |= {f"{theirs}.{kind}": f"{ours}.{kind}" for theirs, ours in pairs.items() for kind in ("weight", "bias")}
 
     head = next((state[f"{theirs}.weight"] for theirs, ours in tops.items() if ours == "head"), None)
     positions = require(state, f"{stem}embeddings.position_embeddings", 3)
@@ -110,18 +101,14 @@ def convert(state: Mapping[str, Tensor], config: Mapping[str, Any], **overrides:
         shown["head"] = "tanh"
     zeros = without_biases(names, state, dim)
     overrides["image_size"] = shown["image_size"]
-    return Converted(
-        VisionTransformer, settle(VisionTransformer, shown, overrides), rename(state, names) | zeros
-    )
+    return Converted(VisionTransformer, settle(VisionTransformer, shown, overrides), rename(state, names) | zeros)
 
 
 def check_config(config: Mapping[str, Any]) -> None:
     """Refuses what would be computed otherwise: an activation that is not exact GELU, another pooler."""
     for name, wanted in (("hidden_act", "gelu"), ("pooler_act", "tanh")):
         if config.get(name, wanted) != wanted:
-            raise ValueError(
-                f"config.json says {name}={config[name]!r}; only {wanted!r} can be computed here"
-            )
+            raise ValueError(f"config.json says {name}={config[name]!r}; only {wanted!r} can be computed here")
 
 
 def _fold_distillation(state: dict[str, Tensor], names: dict[str, Any], stem: str) -> None:
