@@ -32,7 +32,8 @@ def train(
       sightline train --resume runs/vit
     """
     if system is not None and "=" in system:  # the first word may already be a setting when a run is resumed
-        system, settings = None, [system, *(settings or [])]
+        settings = [system, *(settings or [])]
+        system = None
     if system is None and resume is None:
         raise Misuse("train needs a SYSTEM, such as vit, or --resume FOLDER; see `sightline train --help`")
     overrides = parse_settings(settings or [])

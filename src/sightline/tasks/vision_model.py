@@ -2,10 +2,13 @@
 
 import inspect
 import json
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 from PIL import Image
@@ -16,6 +19,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 # where models of text and image keep the part that takes pixels alone
 _TOWERS = ("vision_model", "model.vision_tower", "vision_tower", "model.vision_model", "visual_model")
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 # weights that no attention depends on; a checkpoint without them can still be looked through
 _HEADS = ("pooler", "classifier", "head", "logit_scale", "lm_head", "cls.")
 
@@ -104,8 +108,9 @@ def _pair(size: Any) -> tuple[int, int]:
 def _from_module(model: nn.Module, prepare: Prepare | None) -> VisionModel:
     config = getattr(model, "config", None)
     size = getattr(config, "image_size", None) or getattr(model, "image_size", None) or 224
+    names = _label_names(config) if type(model).__name__.endswith("ForImageClassification") else None
     note = "" if prepare else f"preprocessing assumed: {size} pixels, ImageNet mean and deviation"
-    return VisionModel(type(model).__name__, model, prepare or plain_prepare(_pair(size)), _label_names(config), note)
+    return VisionModel(type(model).__name__, model, prepare or plain_prepare(_pair(size)), names, note)
 
 
 def _from_card(name: str, model: nn.Module, card: dict[str, Any]) -> VisionModel:
@@ -147,19 +152,42 @@ def _from_folder(path: Path, name: str) -> VisionModel:
 
 
 def _from_hub(name: str) -> VisionModel:
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    cached = try_to_load_from_cache(name, "config.json")
+    if isinstance(cached, str) and any((Path(cached).parent / file).exists() for file in _WEIGHTS):
+        return _from_folder(Path(cached).parent, name)  # no question to the network for what lies here
+    unreachable = (
+        f"model {name!r}: not in the local cache, and the hub cannot be reached; "
+        "give a folder, or a bundled name (see `sightline systems`)"
+    )
+    if not _hub_answers():
+        raise ModelError(unreachable)
     try:
         config = json.loads(Path(hf_hub_download(name, "config.json")).read_text("utf-8"))
     except LocalEntryNotFoundError as error:
-        raise ModelError(
-            f"model {name!r}: not in the local cache, and the hub cannot be reached; "
-            "give a folder, or a bundled name (see `sightline systems`)"
-        ) from error
+        raise ModelError(unreachable) from error
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise ModelError(f"model {name!r}: cannot be had from the hub ({_first_line(error)})") from error
     return _from_transformers(name, name) if "model_type" in config else _from_checkpoint(name)
+
+
+def _hub_answers() -> bool:
+    """Whether the hub's address can be connected to; its own client would try for half a minute before it
+    says no."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    address = urlsplit(constants.ENDPOINT)
+    if getproxies():
+        return True  # only the proxy knows
+    try:
+        socket.create_connection((address.hostname or "", address.port or 443), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def _first_line(error: BaseException) -> str:
@@ -181,7 +209,7 @@ def _from_transformers(source: str, name: str) -> VisionModel:
     needed = [key for key in missing if not any(part in key for part in _HEADS)]
     if needed:
         raise ModelError(f"model {name!r}: the weights lack {len(needed)} tensors, {needed[0]} among them")
-    names = None if missing else _label_names(config)
+    names = _label_names(config) if published.endswith("ForImageClassification") and not missing else None
     note = f"weights without {missing[0].split('.')[0]}: no classes given" if missing else ""
     model, part = _vision_part(model, name)
     return VisionModel(

@@ -1,0 +1,154 @@
+"""`classify`, `survey`, `systems`, `train` and `evaluate` through the shell."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from sightline.cli.main import run
+from sightline.cli.train import parse_settings, told
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Image.effect_noise((64, 48), 90).save(tmp_path / "noise.png")
+    return tmp_path
+
+
+def test_classify_for_persons(home: Path, tiny_vit: Path, capsys: Captured) -> None:
+    assert run(["classify", "noise.png", "-m", str(tiny_vit), "--top", "2"]) == 0
+    line = capsys.readouterr().out
+    assert line.startswith("noise.png: ")
+    assert line.count("%") == 2
+
+
+def test_classify_for_machines_with_a_bad_file(home: Path, tiny_vit: Path, capsys: Captured) -> None:
+    (home / "broken.png").write_bytes(b"no picture")
+    assert run(["classify", ".", "-m", str(tiny_vit), "--json"]) == 2
+    captured = capsys.readouterr()
+    answer = json.loads(captured.out)
+    assert answer["verb"] == "classify"
+    assert [failure["image"] for failure in answer["failures"]] == ["broken.png"]
+    (result,) = answer["results"]
+    chances = [entry["probability"] for entry in result["labels"]]
+    assert chances == sorted(chances, reverse=True)
+    assert sum(chances) == pytest.approx(1, abs=1e-4)
+    assert captured.err.count("\n") == 1
+
+
+def test_survey(home: Path, tiny_vit: Path, capsys: Captured) -> None:
+    assert run(["survey", "noise.png", "-m", str(tiny_vit), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["pixels"] == [1, 3, 32, 32]
+    assert [(s["heads"], s["queries"], s["keys"]) for s in answer["sites"]] == [(4, 17, 17), (4, 17, 17)]
+    assert answer["bytes"]["row"] == 2 * 4 * 17 * 4
+    assert answer["bytes"]["matrices"] == 2 * 4 * 17 * 17 * 4
+    assert run(["survey", "-m", str(tiny_vit)]) == 0
+    table = capsys.readouterr().out
+    assert "17 x 17" in table
+    for site in answer["sites"]:
+        assert site["site"] in table, "long names are not cut where no terminal limits the width"
+
+
+def test_systems_lists_the_bundled_cards(capsys: Captured) -> None:
+    from sightline.checkpoints import bundled_names
+
+    assert run(["systems", "--json"]) == 0
+    cards = json.loads(capsys.readouterr().out)["systems"]
+    assert [card["name"] for card in cards] == list(bundled_names())
+    assert run(["systems"]) == 0
+    shown = capsys.readouterr().out
+    for card in cards:
+        assert card["name"] in shown
+        assert card["bytes"] > 0
+
+
+def test_systems_with_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    from sightline.checkpoints import bundled
+
+    card = {"system": "vit", "image_size": 64, "classes": ["a", "b"], "data": "folder:x", "measured": {"top1": 0.75}}
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small" / "card.json").write_text(json.dumps(card))
+    (tmp_path / "small" / "model.safetensors").write_bytes(b"\0" * 2_000_000)
+    monkeypatch.setattr(bundled_module(bundled), "_home", lambda: tmp_path)
+    assert run(["systems"]) == 0
+    shown = capsys.readouterr().out
+    for cell in ("small", "vit", "64", "folder:x", "75.0%", "2.0 MB"):
+        assert cell in shown
+    monkeypatch.setattr(bundled_module(bundled), "_home", lambda: tmp_path / "none")
+    assert run(["systems"]) == 0
+    assert "No weights come with this build" in capsys.readouterr().out
+
+
+def bundled_module(function: Any) -> Any:
+    import sys
+
+    return sys.modules[function.__module__]
+
+
+def test_train_and_evaluate_hand_over_what_was_said(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    import sightline.recipes.train as recipes
+
+    given: list[Any] = []
+
+    def train(system: Any, data: Any, **named: Any) -> Path:
+        given.append((system, data, named))
+        return home / "runs" / "vit"
+
+    def evaluate(weights: Path, data: str, *, split: str) -> dict[str, Any]:
+        given.append((weights, data, split))
+        return {"top1": 0.5, "parts": [{"pictures": 3}]}
+
+    monkeypatch.setattr(recipes, "train", train)
+    monkeypatch.setattr(recipes, "evaluate", evaluate)
+    assert run(["train", "vit", "--data", "folder:x", "steps=20", "rate=1e-3", "--tiny", "--out", "o"]) == 0
+    assert str(home / "runs" / "vit") in capsys.readouterr().out
+    assert run(["train", "--resume", "o"]) == 0
+    capsys.readouterr()
+    (home / "o" / "weights").mkdir(parents=True)
+    assert run(["evaluate", "o", "--data", "folder:x", "--split", "train", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"] == {"top1": 0.5, "parts": [{"pictures": 3}]}
+    assert given == [
+        ("vit", "folder:x", {"out": Path("o"), "resume": None, "tiny": True, "steps": 20, "rate": 1e-3}),
+        (None, None, {"out": None, "resume": Path("o"), "tiny": False}),
+        (Path("o", "weights"), "folder:x", "train"),
+    ]
+
+
+def test_a_run_trains_is_measured_and_looked_through(home: Path, capsys: Captured) -> None:
+    for number in range(24):
+        for name, colour in (("red", (200, 20, 20)), ("blue", (20, 20, 200))):
+            path = home / "colours" / name / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (32, 32), tuple(c + number for c in colour)).save(path)
+    words = ["train", "vit", "--data", "folder:colours", "--tiny", "steps=4", "batch=8", "save_every=2", "--out", "r"]
+    assert run(words) == 0
+    capsys.readouterr()
+    assert run(["evaluate", "r", "--data", "folder:colours", "--json"]) == 0
+    assert 0 <= json.loads(capsys.readouterr().out)["metrics"]["top1"] <= 1
+    assert run(["look", "noise.png", "--model", "r", "--json"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)["results"]
+    assert result["grid"] == [4, 4]
+    assert {entry["label"] for entry in result["labels"]} == {"red", "blue"}
+
+
+def test_settings_are_python_values_or_words() -> None:
+    got = parse_settings(["steps=20", "rate=1e-3", "sizes=(1,2)", "on=true", "off=None", "path=a/b", "w=1_0", "e="])
+    wanted = {"steps": 20, "rate": 1e-3, "sizes": (1, 2), "on": True, "off": None, "path": "a/b", "w": 10, "e": ""}
+    assert got == wanted
+    for bad in ("steps", "=3", "a b=3", "a.b=3"):
+        with pytest.raises(ValueError, match="key=value"):
+            parse_settings([bad])
+
+
+def test_nested_figures_are_told_in_lines() -> None:
+    assert told({"a": 0.123456, "b": {"c": 2}, "d": [{"e": 1}, {"e": 2}]}) == [
+        "a: 0.1235", "b:", "  c: 2", "d:", "  e: 1", "d:", "  e: 2",
+    ]  # fmt: skip
