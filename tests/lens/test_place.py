@@ -350,11 +350,13 @@ def sentence(image_tokens: int) -> Tensor:
     return torch.tensor([[1, 2, 3, *[MARK] * image_tokens, 4, 5]])
 
 
-def unmixed(model: nn.Module) -> nn.Module:
+def unmixed(model: nn.Module, tower: str = "vision_tower") -> nn.Module:
     """The tower's attention adds nothing, so that no patch is mixed with another before the words read them."""
-    for layer in model.model.vision_tower.encoder.layers:
-        nn.init.zeros_(layer.self_attn.out_proj.weight)
-        nn.init.zeros_(layer.self_attn.out_proj.bias)
+    for name, layer in model.model.get_submodule(tower).named_modules():
+        if isinstance(layer, nn.Linear) and name.split(".")[-1] in ("out_proj", "o_proj", "projection_layer"):
+            nn.init.zeros_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
     return model
 
 
@@ -495,6 +497,127 @@ def test_merged_patches_inside_a_sentence(y, x):
     layout = infer_layout(model, site.keys, None, path=site.path, inputs=runs[0])
     assert (layout.height, layout.width, layout.offset, layout.suffix) == (3, 5, 2, 2)
     assert key == layout.index_of(y // 2, x // 2)
+
+
+def internvl():
+    vision = transformers.InternVLVisionConfig(**{**IMAGE, "image_size": [64, 64], "patch_size": [8, 8]})
+    config = transformers.InternVLConfig(
+        vision_config=vision, text_config=transformers.Qwen2Config(**TEXT), image_token_id=MARK, downsample_ratio=0.5
+    )
+    return unmixed(seeded(transformers.InternVLForConditionalGeneration, config))
+
+
+def idefics3():
+    config = transformers.Idefics3Config(
+        vision_config=IMAGE, text_config=transformers.LlamaConfig(**TEXT), image_token_id=MARK, scale_factor=2
+    )
+    return unmixed(seeded(transformers.Idefics3ForConditionalGeneration, config), "vision_model")
+
+
+@pytest.mark.parametrize(("tile", "y", "x"), [(0, 0, 0), (1, 3, 1), (2, 2, 3)])
+@pytest.mark.parametrize("build", [internvl, idefics3])
+def test_tiles_before_the_whole_image(build, tile, y, x):
+    """Three views of 4 x 4 tokens, each of 2 x 2 patches; the last is the whole image made small, and is shown."""
+    model, pixels = build(), torch.randn(3, 3, 64, 64)
+    view = [MARK] * 16
+    ids = torch.tensor([[1, *view, *view, *view, 2] if build is internvl else [1, *view, 3, *view, 4, 5, *view, 2]])
+    other = pixels.clone()
+    other[tile : tile + 1] = changed(pixels[tile : tile + 1], y, x, 16)
+    runs = [{"input_ids": ids, "pixel_values": p if build is internvl else p[None]} for p in (pixels, other)]
+    key, site = (
+        moved_key(model, *runs, "*layers.0.self_attn", row=-1)
+        if build is internvl
+        else moved_key(model, *runs, "*text_model*", row=-1)
+    )
+    layout = infer_layout(model, site.keys, runs[0]["pixel_values"], path=site.path, inputs=runs[0])
+    views = [*layout.tiles, layout]
+    assert [(v.height, v.width) for v in views] == [(4, 4)] * 3
+    assert key == views[tile].index_of(y, x)
+
+
+def mistral3():
+    config = transformers.Mistral3Config(
+        vision_config=transformers.PixtralVisionConfig(**IMAGE), spatial_merge_size=2, image_token_index=MARK,
+        text_config=transformers.MistralConfig(**TEXT, head_dim=8), vision_feature_layer=-1,
+    )  # fmt: skip
+    return unmixed(seeded(transformers.Mistral3ForConditionalGeneration, config))
+
+
+def gemma3():
+    config = transformers.Gemma3Config(
+        vision_config=transformers.SiglipVisionConfig(**IMAGE), image_token_index=MARK, mm_tokens_per_image=16,
+        text_config=transformers.Gemma3TextConfig(**TEXT, head_dim=8),
+    )  # fmt: skip
+    return unmixed(seeded(transformers.Gemma3ForConditionalGeneration, config))
+
+
+@pytest.mark.parametrize(("y", "x"), [(0, 0), (1, 3)])
+@pytest.mark.parametrize("build", [mistral3, gemma3])
+def test_squares_of_patches_as_one_token(build, y, x):
+    """Pixtral ends each row with another token, which the layout skips; Gemma 3 pools."""
+    model, rows = build(), 2 if build is mistral3 else 4
+    pixels = torch.randn(1, 3, 16 * rows, 64)
+    row = [MARK] * 4
+    ids = torch.tensor([[1, *row, 6, *row, 7, 2] if build is mistral3 else [1, 3, *row * 4, 4, 2]])
+    inputs = {"input_ids": ids}
+    if build is mistral3:
+        inputs["image_sizes"] = torch.tensor([[32, 64]])
+    else:
+        inputs["token_type_ids"] = (ids == MARK).int()
+    runs = [{**inputs, "pixel_values": p} for p in (pixels, changed(pixels, y, x, 16))]
+    key, site = moved_key(model, *runs, "*language_model*", row=-1)
+    layout = infer_layout(model, site.keys, pixels, path=site.path, inputs=runs[0])
+    assert (layout.height, layout.width) == (rows, 4)
+    assert key == layout.index_of(y, x)
+    assert layout.map((ids[0] == MARK).float()).all()
+
+
+def test_queries_of_a_q_former_are_no_places():
+    config = transformers.Blip2Config(
+        vision_config=TOWER, qformer_config={**SMALL, "vocab_size": 40, "encoder_hidden_size": 16},
+        text_config=transformers.OPTConfig(
+            hidden_size=16, ffn_dim=16, num_hidden_layers=1, num_attention_heads=2, word_embed_proj_dim=16
+        ),
+        num_query_tokens=4, image_token_index=MARK,
+    )  # fmt: skip
+    model, pixels = transformers.Blip2ForConditionalGeneration(config), torch.rand(1, 3, 64, 64)
+    inputs = {"input_ids": sentence(4), "pixel_values": pixels}
+    crossing = "qformer.encoder.layer.0.crossattention.attention"
+    assert infer_layout(model, 17, pixels, path=crossing, inputs=inputs).prefix_names == ("class",)
+    for path, keys in (("qformer.encoder.layer.0.attention", 4), ("language_model.model.decoder.layers.0", 9)):
+        with pytest.raises(ValueError, match="learned queries"):
+            infer_layout(model, keys, pixels, path=path, inputs=inputs)
+
+
+def test_latents_and_prompt_of_diffusion_models():
+    diffusers = pytest.importorskip("diffusers")
+    unet = diffusers.UNet2DConditionModel(
+        sample_size=8, block_out_channels=(32, 64), cross_attention_dim=16, attention_head_dim=8, layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    )  # fmt: skip
+    inputs = {"sample": torch.randn(1, 4, 8, 12), "timestep": 1, "encoder_hidden_states": torch.randn(1, 24, 16)}
+    block = "down_blocks.0.attentions.0.transformer_blocks.0"
+    assert infer_layout(unet, 96, None, path=f"{block}.attn1", inputs=inputs) == Layout(8, 12)
+    with pytest.raises(ValueError, match="words of the prompt"):  # 24 words, and 24 cells of the next stage
+        infer_layout(unet, 24, None, path=f"{block}.attn2", inputs=inputs)
+    sd3 = diffusers.SD3Transformer2DModel(
+        sample_size=16, patch_size=2, in_channels=4, num_layers=1, attention_head_dim=8, num_attention_heads=2,
+        joint_attention_dim=16, caption_projection_dim=16, pooled_projection_dim=8, out_channels=4,
+    ).eval()  # fmt: skip
+    for parameter in sd3.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    latents = torch.randn(1, 4, 8, 12)
+    inputs = {"encoder_hidden_states": torch.randn(1, 5, 16), "pooled_projections": torch.randn(1, 8)}
+    inputs["timestep"] = torch.tensor([1])
+    runs = [{**inputs, "hidden_states": x} for x in (latents, changed(latents, 2, 1, 2))]
+    key, site = moved_key(sd3, *runs, "*")
+    layout = infer_layout(sd3, site.keys, None, path=site.path, inputs=runs[0])
+    assert layout == Layout(4, 6, suffix=5)
+    assert key == layout.index_of(2, 1)
+    numbers = torch.tensor([[0, y, x] for y in range(3) for x in range(4)])
+    flux = {"encoder_hidden_states": torch.rand(1, 5, 16), "img_ids": numbers, "hidden_states": torch.rand(1, 12, 64)}
+    layout = infer_layout(nn.Linear(1, 1), 17, None, path="transformer_blocks.0.attn", inputs=flux)
+    assert layout == Layout(3, 4, offset=5)
 
 
 def test_words_that_look_at_an_image():

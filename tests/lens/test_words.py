@@ -144,12 +144,18 @@ def test_maps_equal_one_eager_pass_over_the_whole_sentence():
     assert torch.allclose(both[1].map.flatten(), mean[1], atol=1e-5)
 
 
-def test_what_the_model_writes_is_what_it_writes_alone():
-    model, inputs = llava()
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("name", ["llava", "blip", "captioner", "git", "qwen"])
+def test_what_the_model_writes_is_what_it_writes_alone(name, steps):
+    model, inputs = MODELS[name]()
+    if name == "blip":
+        del inputs["input_ids"]
+        model.text_decoder.generation_config.suppress_tokens = [0, 1, 2, MARK]
     model.generation_config.suppress_tokens = [0, 1, 2, MARK]
     with torch.no_grad():
-        alone = model.generate(**inputs, do_sample=False, max_new_tokens=6)[0, inputs["input_ids"].shape[1] :]
-    found = words_to_regions(model, inputs, tokenizer=Pieces(), max_new_tokens=6)
+        alone = model.generate(**inputs, do_sample=False, max_new_tokens=steps)[0, -steps:]
+    found = words_to_regions(model, inputs, tokenizer=Pieces(), max_new_tokens=steps)
+    assert sum(len(region.tokens) for region in found) == steps
     assert found.text == Pieces().decode(alone.tolist(), skip_special_tokens=True).strip()
 
 
@@ -184,6 +190,8 @@ def test_refusals():
         words_to_regions(model, inputs, tokenizer=None)
     with pytest.raises(ValueError, match="one image and its prompt"):
         words_to_regions(model, {k: torch.cat([v, v]) for k, v in inputs.items()}, tokenizer=Pieces())
+    with pytest.raises(ValueError, match="wrote 2 texts"):
+        words_to_regions(captioner()[0], {"pixel_values": torch.rand(2, 3, 64, 64)}, tokenizer=Pieces())
     with pytest.raises(ValueError, match="no generate"):
         words_to_regions(nn.Linear(2, 2), inputs, tokenizer=Pieces())
     with pytest.raises(ValueError, match="there are 2 layers"):
@@ -194,5 +202,8 @@ def test_refusals():
         words_to_regions(model, inputs, tokenizer=Pieces(), generated=[])
     with pytest.raises(ValueError, match="nothing but special tokens"):
         words_to_regions(model, inputs, tokenizer=Pieces(), generated=[2, 2])
+    model.generation_config.eos_token_id = 2
+    with pytest.raises(ValueError, match="stopped after 2 of the 3"):
+        words_to_regions(model, inputs, tokenizer=Pieces(), generated=[3, 2, 4])
     with pytest.raises(ValueError, match="not among the words: a"):
         words_to_regions(model, inputs, tokenizer=Pieces(), generated=[3, 4]).find("cube")

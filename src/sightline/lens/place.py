@@ -26,6 +26,9 @@ from sightline.lens.place_models import (
     setting,
 )
 
+# Parts of module paths that name attention from one sequence to another.
+_CROSSED = ("cross", "encoder_attn", "encdec", "multihead_attn", "attn2")
+
 
 def image_shape(pixels: Tensor | Sequence[int] | None) -> tuple[int, int, int, int] | None:
     """(channels, frames, height, width) of images (B, C, H, W) or clips (B, T, C, H, W) or (B, C, T, H, W)."""
@@ -62,8 +65,9 @@ def infer_layout(
         return layout
     inputs = inputs or {}
     where = f"the {tokens} keys of {path or type(model).__name__!r}"
-    shape, packed = image_shape(pixels), grids(inputs)
-    if shape is None and packed is None and setting(inputs, "spatial_shapes") is None:
+    latents = setting(inputs, "sample", "hidden_states")  # what diffusion models call their image
+    shape, packed = image_shape(latents if pixels is None else pixels), grids(inputs)
+    if shape is None and packed is None and setting(inputs, "spatial_shapes", "img_ids") is None:
         raise ValueError(
             f"{where} cannot be placed: no image was given (pixels of 4 or 5 dims with 3 channels), inputs "
             f"{sorted(map(str, inputs))}. Text and sound have no grid; settle it with "
@@ -72,13 +76,12 @@ def infer_layout(
     from sightline.lens.sequences import sequence_layout
 
     chain = ancestors(model, path)
-    found = sequence_layout(model, tokens, shape, path, inputs, where)
+    crossed = any(word in path.lower() for word in _CROSSED)
+    found = None if crossed else sequence_layout(model, tokens, shape, path, inputs, where)
     if found is not None:
         return found
-    crossed = any(word in path.lower() for word in ("cross", "encoder_attn", "encdec", "multihead_attn"))
-    if any(is_text(m) for m in chain) and not crossed:
-        raise ValueError(f"{where} are words, not patches: {type(chain[1]).__name__} belongs to a text model")
     _refuse_queries(chain, tokens, path, crossed, where)
+    _refuse_words(chain, tokens, path, crossed, inputs, where)
     vision = find_vision(model, path, shape[0] if shape else 3)
     if vision is not None and packed is not None:
         return _packed(vision, packed, tokens, where)
@@ -88,6 +91,17 @@ def infer_layout(
     if vision is None or shape is None:
         raise ValueError(f"{where}: no patch embedding was found in {type(model).__name__}. {_help(tokens, shape)}")
     return _choose(list(fitting(vision, shape, tokens, path)), vision, shape, tokens, where)
+
+
+def _refuse_words(
+    chain: list[nn.Module], tokens: int, path: str, crossed: bool, inputs: Mapping[str, Any], where: str
+) -> None:
+    """Raises for keys that are words: those of a text model, or of the prompt that a diffusion model reads."""
+    prompt = setting(inputs, "encoder_hidden_states")
+    if crossed and "attn2" in path and isinstance(prompt, Tensor) and prompt.shape[1] == tokens:
+        raise ValueError(f"{where} are the words of the prompt; its queries are the places on the image")
+    if not crossed and any(is_text(m) for m in chain):
+        raise ValueError(f"{where} are words, not patches: {type(chain[1]).__name__} belongs to a text model")
 
 
 def _refuse_queries(chain: list[nn.Module], tokens: int, path: str, crossed: bool, where: str) -> None:

@@ -33,6 +33,9 @@ def sequence_layout(
 ) -> Layout | None:
     """The layout of the image inside the sequence of words that the site reads; None where it reads no such
     sequence."""
+    prompt = inputs.get("encoder_hidden_states")
+    if isinstance(prompt, Tensor) and prompt.dim() == 3:
+        return _joint_diffusion(model, tokens, shape, prompt.shape[1], inputs)
     ids = inputs.get("input_ids")
     if ids is None or not isinstance(ids, Tensor) or ids.dim() != 2 or tokens < ids.shape[1]:
         return None
@@ -202,3 +205,25 @@ def _joined(
             "expected. Settle it with layout=Layout(height, width, prefix=1)"
         )
     return Layout(rows, columns, prefix, tokens - image, prefix_names=vision.before)
+
+
+def _joint_diffusion(
+    model: nn.Module,
+    tokens: int,
+    shape: tuple[int, int, int, int] | None,
+    words: int,
+    inputs: Mapping[str, Any],
+) -> Layout | None:
+    """Diffusion transformers that join prompt and latents: Flux has the prompt first, SD3 the image."""
+    numbered = inputs.get("img_ids")
+    if numbered is not None and tokens == words + numbered.shape[-2]:
+        places = numbered.reshape(-1, 3)[: numbered.shape[-2], 1:].long()
+        rows, columns = (int(places[:, axis].unique().numel()) for axis in (0, 1))
+        in_rows = torch.equal(places[:, 0] * columns + places[:, 1], torch.arange(rows * columns))
+        return Layout(rows, columns, offset=words) if in_rows else None
+    if type(model).__name__.startswith("SD3") and shape is not None:
+        vision = find_vision(model, "", shape[0])
+        rows, columns = (0, 0) if vision is None else cells(vision, shape[2], shape[3])[0]
+        if tokens == rows * columns + words:
+            return Layout(rows, columns, suffix=words)
+    return None

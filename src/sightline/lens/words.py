@@ -149,8 +149,7 @@ def words_to_regions(
     flat, places = [], None
     pixels = _pixels(inputs)
     for site in chosen:
-        path = ".".join(filter(None, (root, site.path)))
-        places = infer_layout(model, site.keys, pixels, path=path, inputs=inputs, layout=layout)
+        places = infer_layout(model, site.keys, pixels, path=_whole(root, site.path), inputs=inputs, layout=layout)
         flat.append(places.map(site.weights[0].mean(0)).flatten(1))  # (tokens, patches)
     assert places is not None
     rows = torch.stack(flat).mean(0)
@@ -163,8 +162,6 @@ def _write(
     model: nn.Module, inputs: Mapping[str, Any], generated: Any, max_new_tokens: int
 ) -> tuple[list[int], Any, str]:
     """The new token ids, the recording of the steps that chose them, and the path of the part that took the steps."""
-    from transformers import GenerationMixin, LogitsProcessor, LogitsProcessorList
-
     from sightline.lens.record import record
     from sightline.lens.select import LAST
 
@@ -173,51 +170,73 @@ def _write(
     sizes = {len(v) for k, v in inputs.items() if k in ("input_ids", "decoder_input_ids") and isinstance(v, Tensor)}
     if sizes - {1}:
         raise ValueError(f"one image and its prompt at a time: input_ids hold {max(sizes)} sequences")
-    # BLIP's own generate() calls its parts: the steps are those of the part that generates.
-    root, stepping = "", model
-    if getattr(type(model), "generate", None) is not GenerationMixin.generate:
-        for root, stepping in model.named_modules():  # noqa: B007
-            if getattr(type(stepping), "generate", None) is GenerationMixin.generate:
-                break
     wanted = [] if generated is None else [int(i) for i in torch.as_tensor(generated).flatten()]
-    settings: dict[str, Any] = {"max_new_tokens": max_new_tokens}
-    if generated is not None:
-        if not wanted:
-            raise ValueError("generated is empty: give at least one token id, or None to let the model write")
-
-        class Forced(LogitsProcessor):
-            """Leaves one token possible at each step."""
-
-            step = 0
-
-            def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-                only = torch.full_like(scores, -torch.inf)
-                only[:, wanted[min(self.step, len(wanted) - 1)]] = 0
-                self.step += 1
-                return only
-
-        settings = {
-            "max_new_tokens": len(wanted),
-            "min_new_tokens": len(wanted),
-            "logits_processor": LogitsProcessorList([Forced()]),
-        }
+    settings = {"max_new_tokens": max_new_tokens} if generated is None else _forcing(wanted)
+    root = _stepping(model)
     was = model.training
     model.eval()
     try:
-        with record(stepping, queries=LAST) as seen:
+        with record(model.get_submodule(root), queries=LAST) as seen:
             told = model.generate(  # type: ignore[operator]
                 **inputs, do_sample=False, num_beams=1, use_cache=True, **settings
             )
     finally:
         model.train(was)
-    sequence = getattr(told, "sequences", told)[0]
-    steps = max(len(site.calls) for site in seen)
-    return (wanted or sequence[-steps:].tolist()), seen, root if stepping is not model else ""
+    sequences = getattr(told, "sequences", told)
+    if len(sequences) != 1:
+        raise ValueError(f"one image at a time: the model wrote {len(sequences)} texts")
+    steps = max((len(s.calls) for s in seen if not in_tower(model, _whole(root, s.path))), default=0)
+    if wanted and steps != len(wanted):
+        raise ValueError(
+            f"the model stopped after {steps} of the {len(wanted)} tokens in generated: "
+            "is an end-of-text token among them?"
+        )
+    return sequences[0, len(sequences[0]) - steps :].tolist(), seen, root
+
+
+def _stepping(model: nn.Module) -> str:
+    """Path of the part that takes the steps: BLIP's own generate() calls that of its text decoder."""
+    from transformers import GenerationMixin
+
+    for path, part in model.named_modules():
+        if getattr(type(part), "generate", None) is GenerationMixin.generate:
+            return path
+    return ""
+
+
+def _forcing(wanted: list[int]) -> dict[str, Any]:
+    """Settings of `generate` that leave one token possible at each step."""
+    from transformers import LogitsProcessor, LogitsProcessorList
+
+    if not wanted:
+        raise ValueError("generated is empty: give at least one token id, or None to let the model write")
+
+    class Forced(LogitsProcessor):
+        """Gives every other token no chance."""
+
+        step = 0
+
+        def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+            only = torch.full_like(scores, -torch.inf)
+            only[:, wanted[min(self.step, len(wanted) - 1)]] = 0
+            self.step += 1
+            return only
+
+    count = len(wanted)
+    return {
+        "max_new_tokens": count,
+        "min_new_tokens": count,
+        "logits_processor": LogitsProcessorList([Forced()]),
+    }
+
+
+def _whole(root: str, path: str) -> str:
+    return ".".join(filter(None, (root, path)))
 
 
 def _choose_sites(seen: Any, layers: str | int | Sequence[int], steps: int, model: nn.Module, root: str) -> list[Any]:
     """The decoder's sites that ran at every step: cross attention where there is some, else self attention."""
-    ran = [s for s in seen if len(s.calls) == steps and not in_tower(model, ".".join(filter(None, (root, s.path))))]
+    ran = [s for s in seen if len(s.calls) == steps and not in_tower(model, _whole(root, s.path))]
     found = [s for s in ran if s.kind == "cross"] or ran
     if not found:
         raise ValueError(
