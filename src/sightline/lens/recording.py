@@ -294,11 +294,11 @@ class Recording(Sequence[Site]):
     def check(
         self, model: nn.Module | None = None, image: Any = None, *, heat: Tensor | None = None, **choices: Any
     ) -> Any:
-        """Does masking what it looked at change the answer?  Runs `model` again on masked input (`lens.check.check`).
+        """Does masking what it looked at change the answer?  Runs `model` again on masked input (`lens.verdict.check`).
 
         `image` may be the input tensor; by default the pixels that were recorded are used.
         """
-        from sightline.lens.check import check
+        from sightline.lens.verdict import check
 
         pixels = image if isinstance(image, Tensor) else self.pixels
         if pixels is None:

@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,11 @@ def write_report(
     `score` adds the gradient-weighted maps, `answers` the model's labels with probabilities.  A check made with
     `recording.check(...)` before is shown with its curves.
     """
-    from sightline import __version__
-
     sites = image_sites(recording)
     combined = _combined(recording, sites, score, item)
     curves, findings = _checked(recording.checked)
     data = PageData(
-        title=title or type(recording.model).__name__,
+        title=title or "Where it looked",
         model=type(recording.model).__name__,
         image=picture,
         sites=[_page_site(p, item) for p in sites],
@@ -49,7 +48,7 @@ def write_report(
         findings=findings,
         notes=notes,
         command=command,
-        versions={"sightline": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        versions={"sightline": version("sightline"), "torch": torch.__version__, "python": platform.python_version()},
     )
     return write_page(path, data)
 
@@ -90,4 +89,4 @@ def _patch_rows(placed: Placed, item: int) -> np.ndarray | None:
 def _checked(checked: Any) -> tuple[list[PageCurve], list[str]]:
     if checked is None:
         return [], []
-    return [PageCurve(**curve) for curve in checked.curves()], [checked.summary()]
+    return checked.page_curves(), [checked.effect.summary(), checked.curves.summary()]
