@@ -124,6 +124,15 @@ def test_choices_that_cannot_be_had(home: Path, tiny_vit: Path, words: list[str]
     assert said in captured.err
 
 
+def test_the_check_is_told_to_persons_and_machines(home: Path, tiny_vit: Path, capsys: Captured) -> None:
+    assert run(["look", "cat.jpg", "-m", str(tiny_vit), "--check"]) == 0
+    assert "  check: probability of " in capsys.readouterr().out
+    assert run(["look", "cat.jpg", "-m", str(tiny_vit), "--check", "--json"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)["results"]
+    assert result["check"]["summary"].startswith("probability of ")
+    assert 0 <= result["check"]["effect"]["random_without"] <= 1
+
+
 def test_every_kind_of_picture_goes_through(home: Path, tiny_vit: Path, capsys: Captured) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     picture = Image.fromarray(noise)

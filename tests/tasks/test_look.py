@@ -95,6 +95,20 @@ def test_a_module_keeps_its_mode_and_its_gradients(save_tiny: Save) -> None:
     assert all(p.requires_grad and p.grad is None for p in module.parameters())
 
 
+def test_the_check_names_its_class_and_reaches_the_page(save_tiny: Save, tmp_path: Path) -> None:
+    seen = look(CAT, model=save_tiny("vit"), check=True)
+    assert seen.labels is not None
+    best, chance = seen.labels[0]
+    told = seen.summary["check"]
+    assert told["measure"] == f"probability of {best}"
+    assert told["effect"]["whole"] == pytest.approx(chance, abs=1e-4)
+    assert 0 < told["effect"]["area"] < 1
+    assert set(told["auc"]) == {p + n for n in ("deletion", "insertion") for p in ("", "random_", "centre_")}
+    assert told["verdict"] in told["summary"]
+    assert told["verdict"][:40] in seen.save(tmp_path / "a.html").read_text("utf-8")
+    assert look(CAT, model=save_tiny("headless vit"), check=True).summary["check"]["measure"]
+
+
 def test_files_and_notebook(save_tiny: Save, tmp_path: Path) -> None:
     seen = look(CAT, model=save_tiny("vit"))
     with Image.open(seen.save(tmp_path / "new" / "a.png")) as drawn:

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any, TypeVar
 
 import typer
@@ -36,14 +36,15 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
 @contextmanager
 def busy(message: str, quiet: bool) -> Iterator[None]:
     """A spinner on stderr while something of unknown length goes on; nothing where no terminal shows it."""
-    if quiet or not sys.stderr.isatty():
-        yield
-        return
-    from rich.console import Console
-    from rich.text import Text
+    with redirect_stdout(sys.stderr):  # what libraries print while they load is no result
+        if quiet or not sys.stderr.isatty():
+            yield
+            return
+        from rich.console import Console
+        from rich.text import Text
 
-    with Console(stderr=True).status(Text(message)):
-        yield
+        with Console(stderr=True).status(Text(message)):
+            yield
 
 
 def tracked(items: Sequence[Item], message: str, quiet: bool) -> Iterator[Item]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sightline.cli.console import hush_libraries, print_json
+from sightline.cli.console import busy, hush_libraries, print_json
 from sightline.cli.failures import Misuse
 
 _SYSTEM = typer.Argument(metavar="SYSTEM", help="Which system, such as vit.")
@@ -67,7 +67,8 @@ def evaluate(
     hush_libraries()
     from sightline.recipes.train import evaluate as run_evaluation
 
-    figures = dict(run_evaluation(folder, data, split=split))
+    with busy(f"Measuring {system} …", quiet=as_json):
+        figures = dict(run_evaluation(folder, data, split=split))
     if as_json:
         print_json({"verb": "evaluate", "system": system, "data": data, "split": split, "metrics": figures})
         return

@@ -3,7 +3,7 @@
 import base64
 import io
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ class Look:
             "top_area": round(even, 4),
             "peak": {"x": round((column + 0.5) / width, 4), "y": round((row + 0.5) / height, 4)},
             "labels": None if self.labels is None else [{"label": n, "probability": p} for n, p in self.labels],
-            "check": None if self.check is None else _plain(self.check),
+            "check": None if self.check is None else _check_values(self.check),
             "note": self.note or None,
             "sentence": self.sentence,
         }
@@ -151,6 +151,7 @@ def look(
     pixels = like_parameters(pixels, opened.model)
     # a model that names classes gets gradient maps on its page too, where they can be had
     wants_gradient = method in GRADIENT_METHODS or opened.names is not None
+    checked = None
     training = opened.model.training
     opened.model.eval()
     try:
@@ -164,7 +165,9 @@ def look(
             heat = seen.heat(method=method, layer=layer, head=head, query=query, score=score).detach()
             if method not in GRADIENT_METHODS and not _has_gradients(seen, score):
                 score = None
-        checked = seen.check(opened.model, pixels, heat=heat) if check else None
+        if check:
+            checked = _name_the_class(seen.check(opened.model, pixels, heat=heat), logits, opened.names)
+            seen.checked = checked  # the page shows it too
     finally:
         opened.model.train(training)
     heat = heat.float().cpu()
@@ -268,15 +271,27 @@ def like_parameters(pixels: Tensor, model: torch.nn.Module) -> Tensor:
     return pixels if first is None else pixels.to(device=first.device, dtype=first.dtype)
 
 
-def _plain(value: Any) -> Any:
-    """A check's result as plain values for machines, its own sentence among them."""
-    if isinstance(value, Tensor):
-        return value.tolist()
-    if hasattr(value, "__dataclass_fields__"):
-        told = {"summary": value.summary()} if hasattr(value, "summary") else {}
-        return told | {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
+def _name_the_class(checked: Any, logits: Tensor | None, names: tuple[str, ...] | None) -> Any:
+    """The same check, with the class that it measured called by its name."""
+    labels = best_labels(logits, names, 1)
+    if labels is None:
+        return checked
+    measure = f"probability of {labels[0][0]}"
+    return replace(
+        checked,
+        effect=replace(checked.effect, measure=measure),
+        curves=replace(checked.curves, measure=measure),
+    )
+
+
+def _check_values(checked: Any) -> dict[str, Any]:
+    """The figures of a check for machines, each beside its random and its centre control."""
+    effect = ("area", "whole", "without", "random_without", "centre_without", "only", "random_only", "centre_only")
+    curves = [f"{prefix}{name}" for name in ("deletion", "insertion") for prefix in ("", "random_", "centre_")]
+    return {
+        "summary": checked.summary(),
+        "verdict": checked.verdict,
+        "measure": checked.effect.measure,
+        "effect": {name: round(float(getattr(checked.effect, name).float().mean()), 6) for name in effect},
+        "auc": {name: round(float(checked.curves.auc(name).mean()), 6) for name in curves},
+    }
