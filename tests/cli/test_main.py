@@ -117,7 +117,8 @@ def test_tracebacks_are_shown_only_when_asked_for() -> None:
 def test_failures_have_lines_and_codes(capsys: pytest.CaptureFixture[str]) -> None:
     for error, code, line in [
         (Misuse("give\n  this"), 2, "give this"),
-        (RuntimeError("broke\nhere"), 1, "RuntimeError: broke here"),
+        (RuntimeError("broke\nhere"), 1, "sightline: broke here"),
+        (NotImplementedError("not for mps"), 1, "NotImplementedError: not for mps"),
         (FileNotFoundError(2, "No such file or directory", "x"), 2, "No such file or directory: 'x'"),
         (PermissionError(13, "Permission denied", "x"), 1, "Permission denied: 'x'"),
         (KeyError("name"), 1, "KeyError: 'name'"),
@@ -128,7 +129,7 @@ def test_failures_have_lines_and_codes(capsys: pytest.CaptureFixture[str]) -> No
         err = capsys.readouterr().err
         assert err.startswith("sightline: ")
         assert line in err
-        assert line in one_line(error)
+        assert line.removeprefix("sightline: ") in one_line(error)
         assert err.count("\n") == 1
         assert ("SIGHTLINE_DEBUG" in err) == (code == 1)
     assert exit_code(KeyboardInterrupt()) == 130

@@ -252,6 +252,21 @@ def test_models_that_cannot_be_had(home: Path, spec: str, said: str, capsys: Cap
     assert captured.err.count("\n") == 1
 
 
+def test_a_model_without_attention_fails_with_advice(home: Path, capsys: Captured) -> None:
+    from transformers import ResNetConfig, ResNetModel
+    from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
+
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
+    ResNetModel(config).save_pretrained("resnet")
+    ConvNextImageProcessorPil(size={"shortest_edge": 384}).save_pretrained("resnet")
+    capsys.readouterr()
+    assert run(["look", "cat.jpg", "-m", "resnet", "--json"]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith("sightline: cat.jpg: no attention recorded")
+    assert captured.err.count("\n") == 1
+    assert "no attention recorded" in json.loads(captured.out)["failures"][0]["error"]
+
+
 def test_words_of_the_command_line() -> None:
     assert parse_bytes("1GiB") == 2**30
     assert parse_bytes("500MB") == 500_000_000

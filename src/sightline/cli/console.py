@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from typing import Any, TypeVar
 
 import typer
@@ -36,22 +36,24 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
 @contextmanager
 def busy(message: str, quiet: bool) -> Iterator[None]:
     """A spinner on stderr while something of unknown length goes on; nothing where no terminal shows it."""
-    with redirect_stdout(sys.stderr):  # what libraries print while they load is no result
-        if quiet or not sys.stderr.isatty():
-            yield
-            return
-        from rich.console import Console
-        from rich.text import Text
+    with redirect_stdout(sys.stderr), _spinner(message, quiet):  # what libraries print while they load is no result
+        yield
 
-        with Console(stderr=True).status(Text(message)):
-            yield
+
+def _spinner(message: str, quiet: bool) -> AbstractContextManager[object]:
+    if quiet or not sys.stderr.isatty():
+        return nullcontext()
+    from rich.console import Console
+    from rich.text import Text
+
+    return Console(stderr=True).status(Text(message))
 
 
 def tracked(items: Sequence[Item], message: str, quiet: bool) -> Iterator[Item]:
-    """The items one by one, with a progress bar on stderr where there is more than one and a terminal to show
-    it."""
+    """The items one by one, with a progress bar on stderr (for one, a spinner) where a terminal shows it."""
     if quiet or len(items) < 2 or not sys.stderr.isatty():
-        yield from items
+        with _spinner(f"{message} …", quiet or not items):
+            yield from items
         return
     from rich.console import Console
     from rich.progress import track

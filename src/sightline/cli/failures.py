@@ -22,7 +22,7 @@ def one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, KeyError | IndexError | AssertionError) or not text:
         return f"{type(error).__name__}: {text}".rstrip(": ")
-    if isinstance(error, ValueError | OSError | ImportError):
+    if isinstance(error, ValueError | OSError | ImportError) or type(error) is RuntimeError:
         return text
     return f"{type(error).__name__}: {text}"
 
