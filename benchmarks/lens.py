@@ -106,22 +106,20 @@ def measure(model: str, tokens: int, batch: int, rounds: int, device: str) -> Ro
             spent = clock(run, device)
             if number:
                 times[name].append(spent)
-    ratios = {
-        name: statistics.median(a / b for a, b in zip(times[name], times["plain"], strict=True)) for name in runs
-    }
+    ratios = {name: statistics.median(a / b for a, b in zip(times[name], times["plain"], strict=True)) for name in runs}
     with sightline.record(net, queries=sightline.CLS) as seen:
         net(pixels)
     eager = None
     if "eager + maps" in times:
-        eager = statistics.median(
-            a / b for a, b in zip(times["all rows, read"], times["eager + maps"], strict=True)
-        )
+        eager = statistics.median(a / b for a, b in zip(times["all rows, read"], times["eager + maps"], strict=True))
     return Row(model, tokens, batch, depth, statistics.median(times["plain"]), ratios, eager, seen.bytes, maps)
 
 
 HEADER = (
-    "| model | tokens | batch | layers | plain forward, s | plain again | class row | all rows | all rows, read | eager + maps "
-    "| eager / class row | all rows read / eager | class rows kept | eager maps kept | share |\n" + "|---|" + "---:|" * 14
+    "| model | tokens | batch | layers | plain forward, s | plain again | class row | all rows | all rows, read "
+    "| eager + maps | eager / class row | all rows read / eager | class rows kept | eager maps kept | share |\n"
+    + "|---|"
+    + "---:|" * 14
 )
 
 

@@ -8,40 +8,61 @@ import torch
 
 from sightline.lens.capture import Call
 from sightline.lens.intercept import Interceptor
+from sightline.lens.select import Choice, SiteInfo, resolve
 from sightline.lens.site import Site
 
 
-def passes_of(calls: list[Call | str]) -> list[tuple[list[list[Call]], bool]]:
-    """Calls of each pass of the model: ([calls of its first step, of its second …], is it step by step?).
+def passes_of(calls: list[Call | str]) -> list[list[list[Call]]]:
+    """Calls of each pass of the model: [calls of its first step, of its second …].
 
-    Calls before the first mark (an encoder that `generate` runs first) belong to the first pass.
+    A part that is called on its own (an encoder that `generate` runs first) belongs to the pass that follows.
     """
     passes: list[list[list[Call]]] = [[[]]]
-    marked = False
+    begun = False  # has this pass seen the model itself, or a step?
     for entry in calls:
         if isinstance(entry, Call):
             passes[-1][-1].append(entry)
-        elif not marked:
-            marked = True
-        elif entry == "step":
+            continue
+        if entry == "step":
             passes[-1].append([])
-        else:
+        elif begun:
             passes.append([[]])
-    return [(steps, len(steps) > 1) for steps in passes if any(steps)]
+        begun = entry != "part"
+    return [steps for steps in passes if any(steps)]
 
 
-def group_calls(steps: list[list[Call]]) -> list[list[Call]]:
-    """Calls that make one site: windows of one module call, and the same place in each step."""
+def group_calls(steps: list[list[Call]]) -> list[tuple[list[Call], bool]]:
+    """Calls that make one site: windows of one module call, or the same place in each step (then with True)."""
     sites: dict[tuple[str, int], list[Call]] = {}
+    stepped: set[tuple[str, int]] = set()
     for calls in steps:
         times: Counter[str] = Counter()
         for call in calls:
             if call.past > 0 and times[call.path]:
                 sites[call.path, times[call.path] - 1].append(call)
-            else:
-                sites.setdefault((call.path, times[call.path]), []).append(call)
-                times[call.path] += 1
-    return list(sites.values())
+                continue
+            place = (call.path, times[call.path])
+            if place in sites:
+                stepped.add(place)
+            sites.setdefault(place, []).append(call)
+            times[call.path] += 1
+    return [(calls, place in stepped) for place, calls in sites.items()]
+
+
+def choose_rows(calls: list[Call], choice: Choice, stepped: bool) -> None:
+    """Keeps the rows asked for, of calls that kept all because they might have been windows."""
+    batches = [[call] for call in calls] if stepped else [calls]
+    for joined in batches:
+        total, first = sum(call.queries for call in joined), joined[0]
+        asked = choice
+        if callable(asked):
+            asked = asked(SiteInfo(first.path, first.batch, first.heads, total, sum(call.keys for call in joined)))
+        found = resolve(asked, total)
+        rows = list(range(total))[found] if isinstance(found, slice) else found
+        start = 0
+        for call in joined:
+            call.keep_rows([row - start for row in rows if start <= row < start + call.queries])
+            start += call.queries
 
 
 def number_sites(sites: list[Site]) -> None:
@@ -77,8 +98,9 @@ def why_nothing(recording: Any, mode: Interceptor) -> str:
         )
     if mode.lowered:
         return (
-            f"no attention recorded: {name} is compiled, and its written-out attention was fused by the compiler, which "
-            'leaves nothing to see; load it with attn_implementation="sdpa", or record the plain model (model._orig_mod)'
+            f"no attention recorded: {name} is compiled, and its written-out attention was fused by the compiler, "
+            'which leaves nothing to see; load it with attn_implementation="sdpa", or record the plain model '
+            "(model._orig_mod)"
         )
     if any(isinstance(m, torch.jit.ScriptModule) for m in recording.model.modules()):
         return (

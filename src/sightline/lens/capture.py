@@ -6,6 +6,7 @@ a causal mask is aligned top left, a row that may attend nowhere is zero (not Na
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,6 +38,18 @@ class Call:
     output: Tensor | None = None  # what the call returned, in the autograd graph: for gradients
     value: Tensor | None = None  # (batch, key_heads, keys, width)
     kept_heads: list[int] | None = None
+    cached: int = 0  # tokens that the key-value cache of the running pass held before
+    undecided: bool = False  # all rows are kept until the windows around this call are known
+
+    def keep_rows(self, rows: list[int]) -> None:
+        """Lets go of all kept rows but these (all of them are kept so far)."""
+        self.rows = rows
+        if self.weights is not None:
+            self.weights = self.weights[:, :, rows]
+        if self.query is not None:
+            self.query = self.query[:, :, rows]
+        if self.mask is not None and self.mask.shape[-2] != 1:
+            self.mask = self.mask[..., rows, :]
 
     def positions(self) -> Tensor:
         """Kept rows as indices into this call's queries, (rows,)."""
@@ -120,3 +133,40 @@ def mask_rows(mask: Tensor, lead: tuple[int, ...], rows: slice | list[int]) -> T
     if mask.dim() <= 4:
         mask = mask[(None,) * (4 - mask.dim())]
     return mask if len(lead) <= 2 else mask.expand(*lead, *mask.shape[-2:]).reshape(-1, lead[-1], *mask.shape[-2:])
+
+
+def operands_of(args: tuple, kwargs: dict[str, Any]) -> tuple[Any, Any, Any, Any, float, bool]:
+    """query, key, value, mask, dropout, causal of an SDPA call, given by position or by name."""
+    names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
+    found = [args[i] if i < len(args) else kwargs.get(name) for i, name in enumerate(names)]
+    return found[0], found[1], found[2], found[3], found[4] or 0.0, bool(found[5])
+
+
+def by_head(weights: Tensor, now: Tensor, heads: int) -> Tensor:
+    """Softmax output as (batch, heads, queries, keys).
+
+    A model that folds heads into the batch axis shows (batch * heads, queries, keys): a view on the way to the product
+    or the module's own number of heads tells them apart; else they are kept as batch items with one head.
+    """
+    if weights.dim() == 3 and now.dim() == 4 and now.shape[-2:] == weights.shape[-2:]:
+        return weights.view(now.shape)
+    if weights.dim() == 3 and heads > 1 and weights.shape[0] % heads == 0:
+        return weights.unflatten(0, (-1, heads))
+    return as_four(weights)
+
+
+def unpack_group(
+    query: Tensor, key: Tensor, mask: Tensor | None, heads: int, group: int
+) -> tuple[Tensor, Tensor | None]:
+    """(batch, key heads, group, width) as (batch, heads, 1, width).
+
+    `transformers` lays the heads of a group along the query axis when there is one query and a mask.
+    """
+    shape = tuple(query.shape)
+    if group < 2 or len(shape) != 4 or shape[1] != key.shape[1] or shape[2] != group:
+        return query, mask
+    if shape[1] * shape[2] != heads:
+        return query, mask
+    if mask is not None and mask.dim() == 4 and mask.shape[1] != 1:
+        mask = mask.reshape(mask.shape[0], -1, 1, mask.shape[-1])
+    return query.reshape(shape[0], -1, 1, shape[3]), mask

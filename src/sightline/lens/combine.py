@@ -78,14 +78,10 @@ def word_groups_from_offsets(offsets: Sequence[tuple[int, int]], text: str) -> l
         inside = [span for span in words if first < span[1] and last > span[0]]
         if inside:
             found.setdefault(inside[0], []).append(position)
-    return [
-        Word(text[first:last], tuple(found[first, last])) for first, last in words if (first, last) in found
-    ]
+    return [Word(text[first:last], tuple(found[first, last])) for first, last in words if (first, last) in found]
 
 
-def merge_tokens(
-    weights: Tensor, groups: Sequence[Word | Sequence[int]], dim: int = -1, how: str = "sum"
-) -> Tensor:
+def merge_tokens(weights: Tensor, groups: Sequence[Word | Sequence[int]], dim: int = -1, how: str = "sum") -> Tensor:
     """Weights with the tokens of each group made one along `dim`: the size of `dim` becomes len(groups).
 
     how   "sum" for keys: a word receives all that its pieces receive, and rows still sum to 1 where the groups
@@ -164,9 +160,7 @@ def sink_keys(site: Any, factor: float = 10.0) -> Bool[Tensor, "batch keys"]:
     Raises ValueError for a site that kept one row: many rows must agree before a key is a sink.
     """
     if site.rows < 2:
-        raise ValueError(
-            f"{site.name} kept {site.rows} row; sinks show over many rows: record with queries=None."
-        )
+        raise ValueError(f"{site.name} kept {site.rows} row; sinks show over many rows: record with queries=None.")
     drawn, even = 0.0, 0.0
     for _, block in site.blocks():
         open_keys = (block > 0).to(block.dtype)

@@ -94,8 +94,7 @@ def _one_number(score: Tensor) -> Tensor:
     """The sum over images: one backward pass serves a batch of independent images."""
     if score.ndim > 1:
         raise ValueError(
-            f"score has shape {tuple(score.shape)}; give a scalar or one number per image, such as "
-            f"logits[:, label]."
+            f"score has shape {tuple(score.shape)}; give a scalar or one number per image, such as logits[:, label]."
         )
     if not score.requires_grad:
         raise ValueError("score carries no gradient: compute it from the recorded pass, without detach().")

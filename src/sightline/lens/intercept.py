@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch._higher_order_ops.flex_attention import flex_attention as _flex_operator
 from torch.overrides import TorchFunctionMode
 
-from sightline.lens.capture import Call, as_four, mask_rows
+from sightline.lens.capture import Call, as_four, by_head, mask_rows, operands_of, unpack_group
 from sightline.lens.select import Plan, Row, SiteInfo, resolve
 
 _SDPA = "scaled_dot_product_attention"
@@ -43,6 +43,8 @@ class Frame:
     serial: int
     windowed: bool
     wanted: bool
+    heads: int = 0  # query heads, where the module says so
+    group: int = 1  # query heads for each key head, where the module says so
 
 
 _OUTSIDE = Frame("", "", -1, False, True)
@@ -55,12 +57,14 @@ class Interceptor(TorchFunctionMode):
         super().__init__()
         self.plan = plan
         self.frames: list[Frame] = []
-        self.calls: list[Call | str] = []  # a string marks the beginning of a pass of the root module
+        self.calls: list[Call | str] = []  # a string marks the beginning of a pass, a step or a part called on its own
+        self.cached = 0  # tokens in the key-value cache that this pass was given
         self.skipped: list[str] = []  # paths of calls that `sites` left out
         self.opaque: list[str] = []
         self.kept = 0
         self.lowered = False  # compiled code called a backend kernel directly
         self.paused = False
+        self.serial = 0  # module calls so far
         self.thread = threading.get_ident()
         self.traced: list[tuple] = []  # what compiled code saw
         self.traced_row = plan.queries.position if isinstance(plan.queries, Row) else None
@@ -102,10 +106,12 @@ class Interceptor(TorchFunctionMode):
 
     def _fused(self, func: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
         output = func(*args, **kwargs)
-        query, key, value, mask, dropout, causal = _operands(args, kwargs)
+        query, key, value, mask, dropout, causal = operands_of(args, kwargs)
         if query.is_nested:
             self.opaque.append(f"nested (jagged) tensors in {self._path()}")
             return output
+        frame = self._frame()
+        query, mask = unpack_group(query, key, mask, frame.heads, frame.group)
         scale = kwargs.get("scale")
         self._keep("sdpa", query, key, value, output, mask=mask, causal=causal, dropout=dropout, scale=scale)
         return output
@@ -138,7 +144,8 @@ class Interceptor(TorchFunctionMode):
         kept_heads = self.plan.head_list(heads)
         call = Call(
             source, frame.path, frame.hint, frame.serial, storage, batch, heads, queries, keys, rows, past,
-            causal=causal, scale=width**-0.5 if scale is None else scale, width=width, dropout=dropout, kept_heads=kept_heads,
+            causal=causal, scale=width**-0.5 if scale is None else scale, width=width, dropout=dropout,
+            kept_heads=kept_heads, cached=self.cached, undecided=frame.windowed,
         )  # fmt: skip
         if self.plan.hold:
             if mask is not None:
@@ -164,15 +171,12 @@ class Interceptor(TorchFunctionMode):
                 mask = mask[:, call.kept_heads]
         count, row_count, width = q.shape[1], q.shape[2], q.shape[3]
         call.query, call.key, call.mask = q, k, mask
-        cheap = count * row_count * call.keys <= (count * row_count + k.shape[1] * call.keys) * width
-        size = min(
-            count * row_count * call.keys * 4,
-            (count * row_count + k.shape[1] * call.keys) * width * q.element_size(),
-        )
+        operands = (count * row_count + k.shape[1] * call.keys) * width * q.element_size()
+        size = min(count * row_count * call.keys * 4, operands)
         self.kept += call.batch * size
         if self.kept > self.plan.limit:
             raise ValueError(self._too_much(call))
-        if cheap:
+        if count * row_count * call.keys * 4 <= operands:
             with torch.autocast(q.device.type, enabled=False):
                 call.weights = call.row_weights()
             call.query = call.key = call.mask = None
@@ -203,9 +207,10 @@ class Interceptor(TorchFunctionMode):
         row = sum(c.batch * c.heads * c.keys * 4 for c in seen)
         return (
             f"recording would keep more than limit={self.plan.limit:,} bytes: {self.kept:,} after {len(seen)} sites "
-            f"({call.path}: {call.batch} x {call.heads} heads x {call.queries} x {call.keys}). Cheaper: one row a site, "
-            f"queries=sightline.CLS or LAST, keeps {row:,} bytes for the same sites; sites='*.{_last_number(call.path)}.*' "
-            "or heads=[0] keep fewer; sightline.survey(model, ...) lists what each choice costs; or raise limit="
+            f"({call.path}: {call.batch} x {call.heads} heads x {call.queries} x {call.keys}). Cheaper: one row a "
+            f"site, queries=sightline.CLS or LAST, keeps {row:,} bytes for the same sites; "
+            f"sites='*.{_last_number(call.path)}.*' or heads=[0] keep fewer; sightline.survey(model, ...) lists what "
+            "each choice costs; or raise limit="
         )
 
     # -- nn.MultiheadAttention ----------------------------------------------------------------------------------------
@@ -247,7 +252,7 @@ class Interceptor(TorchFunctionMode):
             return output
         frame = self.frames[-1] if self.frames else _OUTSIDE
         if frame.wanted:
-            query, key, value, mask, dropout, causal = _operands(args, kwargs)
+            query, key, _, mask, dropout, causal = operands_of(args, kwargs)
             if self.traced_row is not None:
                 start = self.traced_row % query.shape[-2]
                 kept = query[..., start : start + 1, :].clone()
@@ -291,7 +296,7 @@ class Interceptor(TorchFunctionMode):
             if name in _PRODUCT:
                 operands = args[1:] if name == "einsum" else args[:1]
                 if any(o is now for o in operands):
-                    self._keep_weights(weights, _by_head(weights.detach(), now))
+                    self._keep_weights(weights, by_head(weights.detach(), now, self._frame().heads))
                     del self.softmaxes[number]
                     return
             elif name in _CARRY and args[0] is now and isinstance(result, Tensor) and result.numel() == now.numel():
@@ -319,6 +324,8 @@ class Interceptor(TorchFunctionMode):
             keys,
             rows,
             kept_heads=kept_heads,
+            cached=self.cached,
+            undecided=frame.windowed,
         )
         if self.plan.hold:
             weights = weights if kept_heads is None else weights[:, kept_heads]
@@ -344,76 +351,6 @@ class Interceptor(TorchFunctionMode):
             self.frames.pop()
 
 
-def _operands(args: tuple, kwargs: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor, Tensor | None, float, bool]:
-    """query, key, value, mask, dropout, causal of an SDPA call, given by position or by name."""
-    names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
-    found = [args[i] if i < len(args) else kwargs.get(name) for i, name in enumerate(names)]
-    return found[0], found[1], found[2], found[3], found[4] or 0.0, bool(found[5])
-
-
-def _by_head(weights: Tensor, now: Tensor) -> Tensor:
-    """Softmax output as (batch, heads, queries, keys).
-
-    A model that folds heads into the batch axis shows (batch * heads, queries, keys): kept as that many batch items
-    with one head unless a view on the way to the product says better.
-    """
-    if weights.dim() == 3 and now.dim() == 4 and now.shape[-2:] == weights.shape[-2:]:
-        return weights.view(now.shape)
-    return as_four(weights)
-
-
 def _last_number(path: str) -> str:
     numbers = [part for part in path.split(".") if part.isdigit()]
     return numbers[-1] if numbers else "*"
-
-
-def attach(model: nn.Module, mode: Interceptor) -> list[Any]:
-    """Hooks that tell `mode` which module is running; returns their handles.
-
-    Leaves that torch itself defines (linear, norm, activation) are left alone: no attention call happens inside.
-    """
-    handles: list[Any] = []
-    windowed: set[str] = set()
-    for path, module in model.named_modules():
-        if not any(True for _ in module.children()) and type(module).__module__.startswith("torch.nn.modules"):
-            continue
-        parent = path.rpartition(".")[0]
-        if isinstance(getattr(module, "window_size", None), int | tuple | list) or parent in windowed:
-            windowed.add(path)
-        handles += _follow_module(module, path.removeprefix("_orig_mod").removeprefix("."), path in windowed, mode)
-    return handles
-
-
-def _follow_module(module: nn.Module, path: str, windowed: bool, mode: Interceptor) -> list[Any]:
-    serial = [0]
-    wanted = mode.plan.wants(path)
-
-    def enter(_module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        if torch.compiler.is_compiling():
-            mode.frames.append(Frame(path, _hint(args, kwargs), -1, windowed, wanted))
-            return
-        if mode.paused or threading.get_ident() != mode.thread:
-            return
-        serial[0] += 1
-        mode.frames.append(Frame(path, _hint(args, kwargs), hash((path, serial[0])) & 0x7FFFFFFF, windowed, wanted))
-
-    def leave(_module: nn.Module, args: tuple, output: Any) -> None:
-        if torch.compiler.is_compiling() or (not mode.paused and mode.frames and threading.get_ident() == mode.thread):
-            mode.frames.pop()
-
-    return [
-        module.register_forward_pre_hook(enter, with_kwargs=True),
-        module.register_forward_hook(leave),
-    ]
-
-
-def _hint(args: tuple, kwargs: dict[str, Any]) -> str:
-    """What a module's own arguments say: "cross" when keys come from elsewhere, "joint:N" when N tokens are both."""
-    for name in ("key_value_states", "encoder_hidden_states", "context", "memory"):
-        other = kwargs.get(name)
-        if isinstance(other, Tensor):
-            own = kwargs.get("hidden_states", args[0] if args else None)
-            if name == "encoder_hidden_states" and isinstance(own, Tensor) and own.dim() == other.dim() == 3:
-                return f"joint:{own.shape[1] + other.shape[1]}"
-            return "cross"
-    return ""

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from sightline.attention import observe
-from sightline.lens.intercept import Interceptor, attach
+from sightline.lens.hooks import attach, cache_length
+from sightline.lens.intercept import Interceptor
 from sightline.lens.recording import Recording
 from sightline.lens.select import Choice, Plan
 from sightline.lens.survey import Survey
@@ -73,14 +74,14 @@ def _watch(model: nn.Module, plan: Plan, recording: Recording) -> Iterator[None]
             yield
         except torch._dynamo.exc.Unsupported as error:
             raise RuntimeError(
-                "torch.compile could not trace this model while it is recorded (torch's own message is above); record the "
-                "plain model instead (model._orig_mod, or before compiling), or compile without fullgraph=True"
+                "torch.compile could not trace this model while it is recorded (torch's own message is above); record "
+                "the plain model instead (model._orig_mod, or before compiling), or compile without fullgraph=True"
             ) from error
     recording.fill(mode)
 
 
 def survey(model: nn.Module, *inputs: Any, **named: Any) -> Survey:
-    """Runs `model(*inputs, **named)` once, keeps nothing, and tells each site, its shape and what a recording would keep."""
+    """Runs `model(*inputs, **named)` once, keeps nothing, and tells the sites, their shapes and what keeping costs."""
     recording = Recording(model, Plan(hold=False))
     with _watch(model, recording.plan, recording), torch.no_grad():
         model(*inputs, **named)
@@ -98,9 +99,9 @@ def _follow_root(model: nn.Module, mode: Interceptor, recording: Recording) -> l
             return
         if torch._C._current_graph_task_id() != -1:
             return  # gradient checkpointing runs parts again during backward
-        cached = _cache_length(kwargs) > 0
+        mode.cached = cache_length(kwargs)
         mode.frames.clear()
-        mode.calls.append("step" if cached else "pass")
+        mode.calls.append("step" if mode.cached else "pass")
         recording.note_inputs(_module, args, kwargs)
 
     def enter_part(_module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
@@ -120,15 +121,6 @@ def _image_readers(model: nn.Module) -> list[nn.Module]:
     """Parts that may be called in place of the whole model: its children and theirs."""
     children = list(model.children())
     return children + [grandchild for child in children for grandchild in child.children()]
-
-
-def _cache_length(kwargs: dict[str, Any]) -> int:
-    """Tokens that a `transformers` key-value cache already holds when the model is called."""
-    cache = kwargs.get("past_key_values")
-    if cache is None:
-        return 0
-    length = getattr(cache, "get_seq_length", None)
-    return int(length()) if length is not None else len(cache)
 
 
 def _keep_fast_path(model: nn.Module, mode: Interceptor) -> list[Any]:
@@ -155,4 +147,4 @@ def _keep_fast_path(model: nn.Module, mode: Interceptor) -> list[Any]:
                 m._forward_hooks, m._forward_pre_hooks = after, before
 
     encoders = [m for m in model.modules() if type(m) is nn.TransformerEncoder]
-    return [m.register_forward_hook(leave, with_kwargs=True) for m in encoders]  # type: ignore[arg-type]
+    return [m.register_forward_hook(leave, with_kwargs=True) for m in encoders]

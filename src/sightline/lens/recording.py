@@ -9,7 +9,7 @@ from jaxtyping import Float
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from sightline.lens.assemble import group_calls, number_sites, passes_of, why_nothing
+from sightline.lens.assemble import choose_rows, group_calls, number_sites, passes_of, why_nothing
 from sightline.lens.capture import Call
 from sightline.lens.intercept import Interceptor
 from sightline.lens.select import Plan
@@ -60,9 +60,9 @@ class Recording(Sequence[Site]):
         self._filled = True
         self.opaque = sorted(set(mode.opaque))
         passes = passes_of(mode.calls)
-        self.cached = any(steps for _, steps in passes)
-        for calls_by_step, steps in passes:
-            sites = [self._site(calls, steps) for calls in group_calls(calls_by_step)]
+        self.cached = any(len(steps) > 1 for steps in passes)
+        for steps in passes:
+            sites = [self._site(calls, stepped) for calls, stepped in group_calls(steps)]
             self.passes.append(sites)
             self.sites += sites
         for sites in self.passes:
@@ -85,6 +85,8 @@ class Recording(Sequence[Site]):
         windows = None
         if len(calls) == 1 and self.batch and first.batch > self.batch and first.batch % self.batch == 0:
             windows = find_windows(self.model, first.path, first.batch, first.queries, self.pixels, self.inputs)
+        if windows is None and first.undecided and self.plan.queries is not None:
+            choose_rows(calls, self.plan.queries, steps)
         return Site(calls, steps=steps, recording=self, windows=windows)
 
     def _check_rows(self) -> None:
@@ -140,8 +142,8 @@ class Recording(Sequence[Site]):
             return f"Recording of {type(self.model).__name__}: open"
         head = f"{'':>4} {'site':56} layer kind  source  heads   queries x keys    rows      kept"
         lines = [
-            f"{s.index:4} {s.name[-56:]:56} {s.layer:5} {s.kind:5} {s.source:7} {s.heads:5} {s.queries:9} x {s.keys:<6} "
-            f"{s.rows:6} {readable(s.bytes):>9}"
+            f"{s.index:4} {s.name[-56:]:56} {s.layer:5} {s.kind:5} {s.source:7} {s.heads:5} {s.queries:9} x "
+            f"{s.keys:<6} {s.rows:6} {readable(s.bytes):>9}"
             for s in self.sites
         ]
         return "\n".join(
@@ -165,8 +167,9 @@ class Recording(Sequence[Site]):
         found = self._gradients[1].get(site.index)
         if found is None:
             raise ValueError(
-                f"{site.name}: the score does not depend on what this site computed. Was it recorded under no_grad, inside "
-                "torch.compile (record model._orig_mod), or under re-entrant checkpointing (use_reentrant=False)?"
+                f"{site.name}: the score does not depend on what this site computed. Was it recorded under no_grad, "
+                "inside torch.compile (record model._orig_mod), or under re-entrant checkpointing (take "
+                "use_reentrant=False)?"
             )
         return found
 
@@ -197,8 +200,8 @@ class Recording(Sequence[Site]):
             return self._layout
         if self.pixels is None:
             raise ValueError(
-                f"{type(self.model).__name__} was given no image (no floating tensor of 3 channels), so its tokens have "
-                "no place on one; give record(..., layout=sightline.lens.Layout(height, width, prefix)) if they have"
+                f"{type(self.model).__name__} was given no image (no floating tensor of 3 channels), so its tokens "
+                "have no place on one; if they have, give record(..., layout=sightline.lens.Layout(height, width))"
             )
         return infer_layout(self.model, site.keys, self.pixels, path=site.path, inputs=self.inputs)
 

@@ -56,15 +56,16 @@ class Site:
     def _offsets(self, calls: Sequence[Call], steps: bool) -> None:
         """Where each call's queries and keys begin in the whole attention."""
         self._first_query, self._first_key = [], []
-        seen_queries = seen_keys = 0
+        self.queries = self.keys = 0
         for call in calls:
-            grown = steps and call.keys > call.queries and not _is_cross(call)
-            self._first_query.append(max(call.keys - call.queries, seen_queries) if grown else seen_queries)
-            self._first_key.append(0 if steps else seen_keys)
-            seen_queries = self._first_query[-1] + call.queries
-            seen_keys += call.keys
-        self.queries = seen_queries
-        self.keys = max(call.keys for call in calls) if steps else seen_keys
+            grown = call.cached > 0 and (steps or call.keys > call.queries) and not (_is_cross(call) and not steps)
+            first_query = call.cached if grown else 0 if steps else self.queries
+            # a sliding cache holds the last keys only; one of fixed size holds more than there are tokens so far
+            first_key = max(first_query + call.queries - call.keys, 0) if grown and not _is_cross(call) else 0
+            self._first_query.append(first_query)
+            self._first_key.append(first_key if steps or grown else self.keys)
+            self.queries = first_query + call.queries
+            self.keys = max(self._first_key[-1] + call.keys, self.keys)
 
     def _kind(self, first: Call, steps: bool) -> str:
         if first.hint.startswith("joint:"):
@@ -73,6 +74,8 @@ class Site:
             return first.hint
         if _CROSS.search(first.path):
             return "cross"
+        if first.hint == "alone":
+            return "self"
         if first.queries != first.keys and not first.causal and not re.search("self", first.path, re.IGNORECASE):
             return "self" if steps or self.recording.cached else "cross"
         return "self"

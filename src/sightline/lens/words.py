@@ -86,7 +86,7 @@ class WordRegions(Sequence[WordRegion]):
         what = "compared with the mean over words" if self.method == "relative" else "as it was"
         return (
             f"Attention of the step that chose each word, {what}, mean of {len(self.sites)} layers and their heads; "
-            f"{mass:.0%} of it lay on the image. It shows where attention went, not what it did."
+            f"{mass:.0%} of it lay on the image."
         )
 
     def save(self, path: Any, image: Any = None, **choices: Any) -> None:
