@@ -90,8 +90,12 @@ def test_a_module_keeps_its_mode_and_its_gradients(save_tiny: Save) -> None:
     from transformers import ViTForImageClassification
 
     module = ViTForImageClassification.from_pretrained(save_tiny("vit")).train()
+    module.vit.layers[0].eval()  # a frozen part stays frozen
+    modes = [part.training for part in module.modules()]
     look(CAT, model=module, method="gradient")
-    assert module.training
+    classify(CAT, model=module)
+    assert [part.training for part in module.modules()] == modes
+    assert len(set(modes)) == 2
     assert all(p.requires_grad and p.grad is None for p in module.parameters())
 
 

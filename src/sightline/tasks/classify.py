@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from sightline.data.photographs import open_photograph
-from sightline.tasks.look import answer, best_labels, like_parameters
+from sightline.tasks.look import answer, best_labels, evaluating, like_parameters
 from sightline.tasks.vision_model import ModelError, Prepare, open_vision_model
 
 
@@ -21,8 +21,7 @@ def classify(
         raise ValueError(f"top is a number of classes of at least 1, got {top}")
     opened = open_vision_model(model, prepare)
     pixels, _ = opened.prepare(open_photograph(image))
-    opened.model.eval()
-    with torch.no_grad():
+    with evaluating(opened.model), torch.no_grad():
         logits = answer(opened.model(like_parameters(pixels, opened.model)))
     labels = best_labels(logits, opened.names, top)
     if labels is None:

@@ -3,6 +3,8 @@
 import base64
 import io
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -140,39 +142,28 @@ def look(
 
     Raises ``PhotographError``, ``ModelError`` or ``ValueError`` in one line for anything that cannot be done.
     """
-    from sightline.lens import record, view
-    from sightline.lens.heat import can_roll, image_sites
+    from sightline.lens import view
 
     if method not in METHODS:
         raise ValueError(f"method {method!r} is not known; choose one of {', '.join(METHODS)}")
     opened = open_vision_model(model, prepare)
-    photograph = open_photograph(image)
-    pixels, seen_image = opened.prepare(photograph)
+    pixels, seen_image = opened.prepare(open_photograph(image))
     pixels = like_parameters(pixels, opened.model)
-    # a model that names classes gets gradient maps on its page too, where they can be had
-    wants_gradient = method in GRADIENT_METHODS or opened.names is not None
-    checked = None
-    training = opened.model.training
-    opened.model.eval()
-    try:
+    with evaluating(opened.model):
+        # a model that names classes gets gradient maps on its page too, where they can be had
+        wants_gradient = method in GRADIENT_METHODS or opened.names is not None
         with torch.set_grad_enabled(wants_gradient):
-            given = pixels.clone().requires_grad_(wants_gradient)
-            with record(opened.model, gradients=wants_gradient, limit=limit) as seen:
-                logits = answer(opened.model(given))
-            if method == "auto":
-                method = "rollout" if can_roll(image_sites(seen), query) else "raw"
+            seen, logits = _run(opened.model, pixels, wants_gradient, limit)
+            method = _resolved(method, seen, query)
             score = _score(logits, opened.name, method)
             heat = seen.heat(method=method, layer=layer, head=head, query=query, score=score).detach()
             if method not in GRADIENT_METHODS and not _has_gradients(seen, score):
                 score = None
         if check:
-            checked = _name_the_class(seen.check(opened.model, pixels, heat=heat), logits, opened.names)
-            seen.checked = checked  # the page shows it too
-    finally:
-        opened.model.train(training)
+            # kept in the recording, so that its page shows it too
+            seen.checked = _name_the_class(seen.check(opened.model, pixels, heat=heat), logits, opened.names)
     heat = heat.float().cpu()
     title = Path(image).name if isinstance(image, str | Path) else "photograph"
-    labels = best_labels(logits, opened.names)
     return Look(
         heat=heat,
         image=seen_image,
@@ -180,13 +171,42 @@ def look(
         recording=seen,
         model=opened.name,
         method=method,
-        labels=labels,
-        check=checked,
+        labels=best_labels(logits, opened.names),
+        check=seen.checked,
         note=opened.note,
         title=title,
         command=command,
         score=score,
     )
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; afterwards every part is back in its own mode."""
+    modes = [(part, part.training) for part in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+def _run(model: torch.nn.Module, pixels: Tensor, gradients: bool, limit: int) -> tuple[Any, Tensor | None]:
+    from sightline.lens import record
+
+    given = pixels.clone().requires_grad_(gradients)
+    with record(model, gradients=gradients, limit=limit) as seen:
+        logits = answer(model(given))
+    return seen, logits
+
+
+def _resolved(method: str, seen: Any, query: Any) -> str:
+    from sightline.lens.heat import can_roll, image_sites
+
+    if method != "auto":
+        return method
+    return "rollout" if can_roll(image_sites(seen), query) else "raw"
 
 
 def answer(output: Any) -> Tensor | None:
