@@ -689,6 +689,27 @@ def test_sound_and_random_patches_are_refused():
         infer_layout(vilt, 20, (1, 3, 64, 64), path="encoder.layer.0", inputs={"input_ids": torch.ones(1, 3).long()})
 
 
+def test_orders_that_are_not_known_are_refused():
+    hiera = transformers.HieraModel(
+        transformers.HieraConfig(image_size=[64, 64], embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 2, 4, 8])
+    )
+    with pytest.raises(ValueError, match="mask unit"):
+        infer_layout(hiera, 64, (1, 3, 64, 64), path="encoder.stages.0.layers.0.attn")
+    config = transformers.Sam2HieraDetConfig(
+        hidden_size=8, num_attention_heads=1, blocks_per_stage=[1, 2, 1, 1], embed_dim_per_stage=[8, 16, 32, 64],
+        num_attention_heads_per_stage=[1, 2, 4, 8], window_size_per_stage=[4, 4, 4, 4], global_attention_blocks=[3],
+        image_size=[64, 64], window_positional_embedding_background_size=[4, 4],
+    )  # fmt: skip
+    model = seeded(transformers.Sam2HieraDetModel, config)
+    with torch.no_grad(), sightline.record(model) as seen:
+        model(torch.randn(1, 3, 64, 64))
+    first, pooled, second = seen[0], seen[1], seen[2]
+    assert first.windows.grid == (16, 16)
+    assert second.windows.grid == (8, 8)
+    with pytest.raises(ValueError, match="queries are pooled"):
+        infer_layout(model, pooled.keys, (1, 3, 64, 64), path=pooled.path)
+
+
 def test_what_does_not_fit_prints_candidates_and_the_argument():
     model = transformers.ViTModel(transformers.ViTConfig(**TOWER))
     with pytest.raises(ValueError, match=r"Candidates: .*layout=Layout\(height=3, width=4, prefix=3\)"):

@@ -107,8 +107,6 @@ def _refuse_words(
 def _refuse_queries(chain: list[nn.Module], tokens: int, path: str, crossed: bool, where: str) -> None:
     """Raises for keys that could fill a grid and are no places: patches drawn at random, learned queries."""
     decoding = "decoder" in path.lower()
-    if any(setting(m, "window_size") and setting(m, "q_stride", "query_stride") for m in chain[:-1]):
-        raise ValueError(f"{where} are one window whose queries are pooled (SAM 2): no place is known for them")
     for config in filter(None, map(config_of, chain)):
         if setting(config, "mask_ratio") is not None and not decoding:  # ViTMAE, also with mask_ratio=0
             raise ValueError(
@@ -120,6 +118,8 @@ def _refuse_queries(chain: list[nn.Module], tokens: int, path: str, crossed: boo
         queries = setting(config, "num_queries", "num_query_tokens", "num_latents")
         if tokens == queries and not crossed and (decoding or "qformer" in path.lower()):
             raise ValueError(f"{where} are learned queries, not places on the image; see the cross attention")
+    if any(setting(m, "window_size") and setting(m, "q_stride", "query_stride") for m in chain[:-1]):
+        raise ValueError(f"{where} are one window whose queries are pooled (SAM 2): no place is known for them")
 
 
 def fitting(vision: Vision, shape: tuple[int, int, int, int], tokens: int, path: str) -> Iterator[Layout]:
