@@ -108,13 +108,13 @@ def _refuse_queries(chain: list[nn.Module], tokens: int, path: str, crossed: boo
     """Raises for keys that could fill a grid and are no places: patches drawn at random, learned queries."""
     decoding = "decoder" in path.lower()
     for config in filter(None, map(config_of, chain)):
+        if setting(config, "masked_unit_size") is not None:
+            raise ValueError(f"{where}: Hiera keeps its tokens by mask unit, in an order that is not known here")
         if setting(config, "mask_ratio") is not None and not decoding:  # ViTMAE, also with mask_ratio=0
             raise ValueError(
                 f"{where} are patches that {type(chain[-1]).__name__} draws at random, in random order; settle "
                 "it with layout=Layout(height, width, prefix=1, order=...), or use these weights in a plain ViT"
             )
-        if setting(config, "masked_unit_size") is not None:
-            raise ValueError(f"{where}: Hiera keeps its tokens by mask unit, in an order that is not known here")
         queries = setting(config, "num_queries", "num_query_tokens", "num_latents")
         if tokens == queries and not crossed and (decoding or "qformer" in path.lower()):
             raise ValueError(f"{where} are learned queries, not places on the image; see the cross attention")
