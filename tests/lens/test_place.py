@@ -696,7 +696,7 @@ def test_orders_that_are_not_known_are_refused():
     with pytest.raises(ValueError, match="mask unit"):
         infer_layout(hiera, 64, (1, 3, 64, 64), path="encoder.stages.0.layers.0.attn")
     config = transformers.Sam2HieraDetConfig(
-        hidden_size=8, num_attention_heads=1, blocks_per_stage=[1, 2, 1, 1], embed_dim_per_stage=[8, 16, 32, 64],
+        hidden_size=8, num_attention_heads=1, blocks_per_stage=[1, 3, 1, 1], embed_dim_per_stage=[8, 16, 32, 64],
         num_attention_heads_per_stage=[1, 2, 4, 8], window_size_per_stage=[4, 4, 4, 4], global_attention_blocks=[3],
         image_size=[64, 64], window_positional_embedding_background_size=[4, 4],
     )  # fmt: skip
