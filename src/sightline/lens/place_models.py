@@ -148,7 +148,7 @@ def special_tokens(module: nn.Module) -> tuple[tuple[str, ...], int]:
 
 def _hierarchical(module: nn.Module, stem: nn.Module | None) -> bool:
     config = config_of(module)
-    if config is not None and setting(config, "depths", "patch_sizes", "sr_ratios", "sequence_reduction_ratios"):
+    if config is not None and setting(config, "depths", "patch_sizes", "sr_ratios", "blocks_per_stage"):
         return True
     for part in module.modules():
         if type(part).__name__.lower().endswith(("merging", "downsample")):
