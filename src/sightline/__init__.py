@@ -14,14 +14,35 @@ _HOME = {
     "survey": "sightline.lens",
     "CLS": "sightline.lens",
     "LAST": "sightline.lens",
+    "words_to_regions": "sightline.lens.words",
     "load_checkpoint": "sightline.checkpoints",
+    "bundled": "sightline.checkpoints",
+    "open_photograph": "sightline.data.photographs",
+    "look": "sightline.tasks.look",
+    "classify": "sightline.tasks.classify",
 }
 
 if TYPE_CHECKING:
-    from sightline.checkpoints import load_checkpoint
+    from sightline.checkpoints import bundled, load_checkpoint
+    from sightline.data.photographs import open_photograph
     from sightline.lens import CLS, LAST, record, survey
+    from sightline.lens.words import words_to_regions
+    from sightline.tasks.classify import classify
+    from sightline.tasks.look import look
 
-__all__ = ["CLS", "LAST", "__version__", "load_checkpoint", "record", "survey"]
+__all__ = [
+    "CLS",
+    "LAST",
+    "__version__",
+    "bundled",
+    "classify",
+    "load_checkpoint",
+    "look",
+    "open_photograph",
+    "record",
+    "survey",
+    "words_to_regions",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -42,9 +42,7 @@ def test_formats(tmp_path: Path, suffix: str) -> None:
     if suffix == "jp2" and not features.check("jpg_2000"):
         pytest.skip("this Pillow was built without JPEG 2000")
     path = tmp_path / f"a.{suffix}"
-    halves((64, 48)).save(path, quality=95) if suffix in ("jpg", "webp", "avif") else halves((64, 48)).save(
-        path
-    )
+    halves((64, 48)).save(path, quality=95) if suffix in ("jpg", "webp", "avif") else halves((64, 48)).save(path)
     opened = open_photograph(path)
     assert opened.mode == "RGB"
     assert opened.size == (64, 48)
@@ -301,12 +299,8 @@ def assert_opens_or_tells(data: bytes) -> None:
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    head=st.sampled_from(
-        [b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"GIF89a", b"BM", b"II*\0", b"MM\0*"]
-    )
-    | st.sampled_from(
-        [b"RIFF\x20\0\0\0WEBPVP8 ", b"P6 ", b"P5 9 9 255\n", b"8BPS", b"\0\0\1\0", b"\0\0\0\x0cjP  "]
-    ),
+    head=st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"GIF89a", b"BM", b"II*\0", b"MM\0*"])
+    | st.sampled_from([b"RIFF\x20\0\0\0WEBPVP8 ", b"P6 ", b"P5 9 9 255\n", b"8BPS", b"\0\0\1\0", b"\0\0\0\x0cjP  "]),
     tail=st.binary(max_size=200),
 )
 def test_random_bytes_never_raise_anything_else(head: bytes, tail: bytes) -> None:
@@ -322,9 +316,7 @@ WHOLE = {kind: encoded(kind) for kind in ("PNG", "JPEG", "GIF", "TIFF", "WEBP", 
     places=st.lists(st.integers(0, 600), min_size=1, max_size=8),
     data=st.data(),
 )
-def test_damaged_pictures_never_raise_anything_else(
-    kind: str, places: list[int], data: st.DataObject
-) -> None:
+def test_damaged_pictures_never_raise_anything_else(kind: str, places: list[int], data: st.DataObject) -> None:
     damaged = bytearray(WHOLE[kind])
     for place in places:
         damaged[place % len(damaged)] = data.draw(st.integers(0, 255))

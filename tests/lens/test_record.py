@@ -265,6 +265,24 @@ def test_compiled_model_is_recorded_in_one_graph(queries):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("padded", [False, True])
+def test_compiled_multihead_attention_is_recorded(padded):
+    torch._dynamo.reset()
+    layer = nn.TransformerEncoderLayer(32, HEADS, 64, batch_first=True)
+    encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).eval()
+    x, padding = torch.randn(2, 6, 32), torch.zeros(2, 6, dtype=torch.bool)
+    padding[1, 4:] = padded
+    compiled = torch.compile(encoder)
+    with torch.no_grad():
+        direct, plain = recorded(encoder, x, call={"src_key_padding_mask": padding})
+        seen, output = recorded(compiled, x, call={"src_key_padding_mask": padding})
+    assert [s.path for s in seen] == [s.path for s in direct]
+    for a, b in zip(seen, direct, strict=True):
+        torch.testing.assert_close(a.weights, b.weights, atol=1e-5, rtol=0)
+    torch.testing.assert_close(output, plain, atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
 def test_layers_compiled_one_by_one_keep_their_names():
     torch._dynamo.reset()
     model, x = Stack().eval(), torch.randn(2, 6, 32)
@@ -342,7 +360,7 @@ def test_gradients_need_to_be_asked_for_and_reachable():
         seen[0].weight_gradient(output.sum())
     with torch.no_grad():
         seen, _ = recorded(model, x, gradients=True)
-    with pytest.raises(ValueError, match="no_grad|gradients on"):
+    with pytest.raises(ValueError, match=r"no_grad|gradients on"):
         seen[0].weight_gradient(model(x).sum())
 
 
@@ -484,7 +502,7 @@ def test_windows_cut_from_one_tensor_are_one_site():
     torch.testing.assert_close(one[0].weights, seen[0].weights[:, :, [1, 5]], atol=1e-6, rtol=0)
 
 
-# -- nothing seen is an error that says why ------------------------------------------------------------------------------
+# -- nothing seen is an error that says why --------------------------------------------------------------------------
 
 
 def test_no_attention_at_all():
@@ -504,10 +522,15 @@ def test_sites_match_nothing():
 
 def test_another_thread_is_told():
     model, x = Stack(), torch.randn(2, 6, 32)
-    with pytest.raises(RuntimeError, match="another thread"), sightline.record(model):
-        worker = threading.Thread(target=model, args=(x,))
-        worker.start()
-        worker.join()
+    worker = threading.Thread(target=model, args=(x,))
+
+    def run():
+        with sightline.record(model):
+            worker.start()
+            worker.join()
+
+    with pytest.raises(RuntimeError, match="another thread"):
+        run()
 
 
 def test_torchscript_is_told():

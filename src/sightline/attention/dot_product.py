@@ -77,6 +77,4 @@ class MultiHeadAttention(nn.Module):
 
     @staticmethod
     def _split(flat: Tensor, heads: int) -> Tensor:
-        return flat.unflatten(2, (heads, -1)).transpose(
-            1, 2
-        )  # (batch, length, dim) -> (batch, heads, length, width)
+        return flat.unflatten(2, (heads, -1)).transpose(1, 2)  # (batch, length, dim) -> (batch, heads, length, width)

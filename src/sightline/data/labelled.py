@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from sightline.data.cifar10 import Cifar10
 from sightline.data.folder import ImageFolder
 
 
+@runtime_checkable
 class Labelled(Protocol):
     """What a reader of labelled pictures offers."""
 

@@ -125,9 +125,7 @@ def _expand(name: str) -> list[Path]:
     if is_folder:
         inside = _inside(path)
         if not inside:
-            raise PhotographError(
-                f"{shown}: no photographs in this folder (looked for .jpg, .png, .webp and more)"
-            )
+            raise PhotographError(f"{shown}: no photographs in this folder (looked for .jpg, .png, .webp and more)")
         return inside
     if exists:
         return [path]
@@ -150,9 +148,7 @@ def _inside(folder: Path) -> list[Path]:
     for where, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found += [
-            Path(where, name)
-            for name in files
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+            Path(where, name) for name in files if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
         ]
     return sorted(found)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -170,3 +171,37 @@ def unpack_group(
     if mask is not None and mask.dim() == 4 and mask.shape[1] != 1:
         mask = mask.reshape(mask.shape[0], -1, 1, mask.shape[-1])
     return query.reshape(shape[0], -1, 1, shape[3]), mask
+
+
+def projected(args: tuple, kwargs: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor | None] | None:
+    """Query, key and additive mask inside a call of `F.multi_head_attention_forward`, or None with added keys.
+
+    Its first arguments are query (queries, batch, width), key, value, width, heads, packed weight and bias.  For
+    compiled code only, where the fused call inside cannot be watched.
+    """
+    query, key, _, width, heads, weight, bias, bias_k, _, zero = args[:10]
+    if bias_k is not None or zero or kwargs.get("static_k") is not None or query.dim() != 3:
+        return None
+    if kwargs.get("use_separate_proj_weight"):
+        weights = kwargs["q_proj_weight"], kwargs["k_proj_weight"]
+    else:
+        weights = weight[:width], weight[width : 2 * width]
+    biases = (None, None) if bias is None else (bias[:width], bias[width : 2 * width])
+    q, k = (
+        F.linear(x, w, b).view(*x.shape[:2], heads, width // heads).permute(1, 2, 0, 3)
+        for x, w, b in zip((query, key), weights, biases, strict=True)
+    )
+    mask = _added(kwargs.get("attn_mask"))
+    if mask is not None and mask.dim() == 3:
+        mask = mask.view(-1, heads, *mask.shape[1:])
+    padding = _added(kwargs.get("key_padding_mask"))
+    if padding is not None:
+        mask = padding[:, None, None] if mask is None else mask + padding[:, None, None]
+    return q, k, mask
+
+
+def _added(mask: Tensor | None) -> Tensor | None:
+    """torch's own module masks (True = hidden) as numbers to add."""
+    if mask is None or mask.dtype != torch.bool:
+        return mask
+    return torch.zeros(mask.shape, device=mask.device).masked_fill(mask, float("-inf"))

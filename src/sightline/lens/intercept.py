@@ -19,7 +19,7 @@ from torch import Tensor
 from torch._higher_order_ops.flex_attention import flex_attention as _flex_operator
 from torch.overrides import TorchFunctionMode
 
-from sightline.lens.capture import Call, as_four, by_head, mask_rows, operands_of, unpack_group
+from sightline.lens.capture import Call, as_four, by_head, mask_rows, operands_of, projected, unpack_group
 from sightline.lens.select import Plan, Row, SiteInfo, resolve
 
 _SDPA = "scaled_dot_product_attention"
@@ -246,23 +246,29 @@ class Interceptor(TorchFunctionMode):
         if func is Tensor.unflatten:  # a Python method whose `super()` call Dynamo cannot trace below a mode
             func = torch.unflatten
         output = func(*args, **kwargs)
+        frame = self.frames[-1] if self.frames else _OUTSIDE
         if func is _flex_operator:
             self.opaque.append("flex_attention")
-        if func is not F.scaled_dot_product_attention:
-            return output
-        frame = self.frames[-1] if self.frames else _OUTSIDE
-        if frame.wanted:
-            query, key, _, mask, dropout, causal = operands_of(args, kwargs)
-            if self.traced_row is not None:
-                start = self.traced_row % query.shape[-2]
-                kept = query[..., start : start + 1, :].clone()
+        elif func is F.multi_head_attention_forward and frame.wanted:
+            parts = projected(args, kwargs)
+            if parts is None:
+                self.opaque.append("compiled nn.MultiheadAttention with added keys (add_bias_kv, add_zero_attn)")
             else:
-                kept = query.clone()
-            shape = (query.shape[:-2], query.shape[-2])
-            self.traced.append(
-                (frame.path, frame.hint, shape, kept, key.clone(), mask, causal, kwargs.get("scale"), dropout)
-            )
+                hint = frame.hint or ("" if args[0] is args[1] else "cross")
+                self._trace_call(frame.path, hint, *parts, False, None, 0.0)
+        elif func is F.scaled_dot_product_attention and frame.wanted:
+            query, key, _, mask, dropout, causal = operands_of(args, kwargs)
+            self._trace_call(frame.path, frame.hint, query, key, mask, causal, kwargs.get("scale"), dropout)
         return output
+
+    def _trace_call(self, path: str, hint: str, query: Tensor, key: Tensor, mask: Any, *rest: Any) -> None:
+        if self.traced_row is not None:
+            start = self.traced_row % query.shape[-2]
+            kept = query[..., start : start + 1, :].clone()
+        else:
+            kept = query.clone()
+        shape = (query.shape[:-2], query.shape[-2])
+        self.traced.append((path, hint, shape, kept, key.clone(), mask, *rest))
 
     def add_traced(self) -> None:
         """Turns what compiled code collected into calls; the same choices of rows and heads, made afterwards."""

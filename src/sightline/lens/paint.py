@@ -99,15 +99,15 @@ def heat_range(heat: Array) -> tuple[float, float]:
     """The values of the coldest and the hottest colour: from 0 (or the lowest negative cell) to a robust top.
 
     The top is the highest cell, except that a few cells far above all others (attention sinks) saturate: it
-    is at most 1.5 times the 98 % quantile but never below an eighth of the highest cell.  An even map gets
-    twice the uniform level as its top, so that it does not look hot.
+    is at most 1.5 times the 98 % quantile but never below an eighth of the highest cell.  The top is
+    never below twice the uniform level, so that a nearly even map does not look hot.
     """
     values = as_map(heat)
     highest = float(values.max())
     top = max(1.5 * float(np.quantile(values, 0.98)), highest / 8, 2 * float(values.mean()))
     low = min(0.0, float(values.min()))
     if low == 0 and highest > 0:
-        return 0.0, top if values.min() == highest else min(highest, top)
+        return 0.0, max(min(highest, top), 2 * float(values.mean()))
     return low, highest if highest > low else low + 1.0
 
 
