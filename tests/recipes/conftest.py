@@ -1,0 +1,43 @@
+"""A collection to learn from in seconds: stripes across, stripes down, and a disc, in any colours."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+def draw(kind: str, random: np.random.Generator, side: int = 32) -> np.ndarray:
+    down, across = np.mgrid[0:side, 0:side]
+    period, start = random.uniform(6, 10), random.uniform(0, 10)
+    if kind == "disc":
+        middle, radius = random.uniform(12, 20, size=2), random.uniform(7, 12)
+        inside = (down - middle[0]) ** 2 + (across - middle[1]) ** 2 < radius**2
+    else:
+        inside = ((down if kind == "across" else across) + start) % period < period / 2
+    dark, light = random.uniform(0, 110, size=3), random.uniform(140, 255, size=3)
+    colours = (light, dark) if random.random() < 0.5 else (dark, light)
+    picture = np.where(inside[..., None], *colours) + random.normal(0, 8, (side, side, 3))
+    return picture.clip(0, 255).astype(np.uint8)
+
+
+def write(root: Path, train: int = 60, val: int = 20) -> Path:
+    random = np.random.default_rng(0)
+    for split, count in (("train", train), ("val", val)):
+        for kind in ("across", "disc", "down"):
+            folder = root / split / kind
+            folder.mkdir(parents=True)
+            for number in range(count):
+                Image.fromarray(draw(kind, random)).save(folder / f"{number:03d}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def patterns(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("patterns"))
+
+
+@pytest.fixture
+def write_patterns() -> Callable[..., Path]:
+    return write

@@ -1,0 +1,171 @@
+import errno
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from sightline.recipes import vit, watch
+from sightline.recipes.train import TrainingError, evaluate, train
+from sightline.systems.vit import VisionTransformer
+
+Write = Callable[..., Path]
+SHORT = {"steps": 20, "batch": 6, "save_every": 5, "mix": 0.5}
+
+
+@pytest.fixture(scope="module")
+def learned(patterns: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train("vit", f"folder:{patterns}", out=tmp_path_factory.mktemp("runs") / "vit", tiny=True)
+
+
+def test_a_tiny_run_learns(learned: Path) -> None:
+    metrics = json.loads((learned / "metrics.json").read_text())
+    assert metrics["measured"]["top1"] >= 0.8 > 2 * metrics["measured"]["chance"]
+    assert np.mean(metrics["losses"][-20:]) < np.mean(metrics["losses"][:20])
+
+
+def test_a_run_leaves_everything(learned: Path) -> None:
+    assert {file.name for file in learned.iterdir()} == {
+        *("weights", "metrics.json", "curves.png", "samples.png", "command.txt", "run.json", "checkpoints")
+    }
+    for picture in ("curves.png", "samples.png"):
+        with Image.open(learned / picture) as drawn:
+            assert np.asarray(drawn.convert("L")).std() > 5
+    command = (learned / "command.txt").read_text()
+    assert command.startswith("sightline train vit --data 'folder:")
+    assert "steps=200" in command
+    card = json.loads((learned / "weights" / "card.json").read_text())
+    assert card["classes"] == ["across", "disc", "down"]
+    assert card["image_size"] == 32
+    assert card["passes"] == 200 * 32
+
+
+def test_saved_weights_measure_the_same(learned: Path, patterns: Path) -> None:
+    metrics = json.loads((learned / "metrics.json").read_text())
+    assert evaluate(learned / "weights", f"folder:{patterns}") == metrics["measured"]
+    system = VisionTransformer.from_pretrained(learned / "weights")
+    assert sum(p.numel() for p in system.parameters()) == metrics["parameters"]
+
+
+def test_shuffled_labels_measure_as_chance(learned: Path, patterns: Path, tmp_path: Path) -> None:
+    # each class folder gets a third of every kind, so nothing can be known
+    kinds = ("across", "disc", "down")
+    for part in ("train", "val"):
+        for number, kind in enumerate(kinds):
+            folder = tmp_path / part / kind
+            folder.mkdir(parents=True)
+            for place, file in enumerate(f for k in kinds for f in sorted((patterns / part / k).iterdir())):
+                if place % 3 == number:
+                    (folder / f"{place}.png").write_bytes(file.read_bytes())
+    assert abs(evaluate(learned / "weights", f"folder:{tmp_path}")["top1"] - 1 / 3) < 0.2
+
+
+@pytest.mark.parametrize("system", ["vit", "vit_control"])
+def test_a_resumed_run_is_the_run(system: str, patterns: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = f"folder:{patterns}"
+    whole = train(system, data, out=tmp_path / "whole", tiny=True, **SHORT)
+    step = vit.Recipe.training_step
+
+    def cut_off(self: vit.Recipe, batch: dict, number: int) -> torch.Tensor:
+        if self.global_step == 13:
+            raise RuntimeError("power cut")
+        return step(self, batch, number)
+
+    monkeypatch.setattr(vit.Recipe, "training_step", cut_off)
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(system, data, out=tmp_path / "cut", tiny=True, **SHORT)
+    monkeypatch.undo()
+    torch.manual_seed(99)
+    resumed = train(resume=tmp_path / "cut")
+
+    first, second = (json.loads((run / "metrics.json").read_text()) for run in (whole, resumed))
+    assert len(second["losses"]) == 20
+    np.testing.assert_allclose(second["losses"], first["losses"], rtol=0, atol=1e-6)
+    assert second["held_out"] == first["held_out"]
+    before, after = (load_file(run / "weights" / "model.safetensors") for run in (whole, resumed))
+    for key, value in before.items():
+        torch.testing.assert_close(after[key], value, rtol=0, atol=1e-6)
+
+
+def test_another_seed_is_another_run(patterns: Path, tmp_path: Path) -> None:
+    runs = [train("vit", f"folder:{patterns}", out=tmp_path / str(s), tiny=True, seed=s, **SHORT) for s in (0, 1)]
+    first, second = (json.loads((run / "metrics.json").read_text())["losses"] for run in runs)
+    assert np.abs(np.subtract(first, second)).max() > 1e-3
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(
+    patterns: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = vit.Recipe.training_step
+
+    def broken(self: vit.Recipe, batch: dict, number: int) -> torch.Tensor:
+        return step(self, batch, number) * (math.nan if self.global_step == 8 else 1.0)
+
+    monkeypatch.setattr(vit.Recipe, "training_step", broken)
+    with pytest.raises(TrainingError, match=r"not finite at step 9; the last good checkpoint is .*last\.ckpt"):
+        train("vit", f"folder:{patterns}", out=tmp_path / "run", tiny=True, **SHORT)
+    kept = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert kept["global_step"] == 5
+    assert all(value.isfinite().all() for value in kept["state_dict"].values())
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(
+    patterns: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = Path.replace
+
+    def full(self: Path, target: Path) -> Path:
+        if self.name == "last.new" and Path(target).exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(TrainingError, match=r"run: the disk is full; free some space, then resume") as caught:
+        train("vit", f"folder:{patterns}", out=tmp_path / "run", tiny=True, **SHORT)
+    assert "\n" not in str(caught.value)
+    monkeypatch.undo()
+    assert json.loads((train(resume=tmp_path / "run") / "metrics.json").read_text())["passes"] == 120
+
+
+def test_ctrl_c_says_how_to_go_on(patterns: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*ignored: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(watch.Record, "on_validation_end", stop)
+    with pytest.raises(TrainingError, match="stopped; resume="):
+        train("vit", f"folder:{patterns}", out=tmp_path / "run", tiny=True, **SHORT)
+
+
+def test_refusals(patterns: Path, learned: Path, tmp_path: Path) -> None:
+    data = f"folder:{patterns}"
+    with pytest.raises(TrainingError, match="holds a run already"):
+        train("vit", data, out=learned, tiny=True)
+    with pytest.raises(TrainingError, match="is complete"):
+        train(resume=learned)
+    with pytest.raises(TrainingError, match="holds no run to resume"):
+        train(resume=tmp_path)
+    with pytest.raises(ValueError, match=r"nowhere: no such folder"):
+        train("vit", f"folder:{tmp_path / 'nowhere'}", out=tmp_path / "run", tiny=True)
+    with pytest.raises(ValueError, match=r"no card\.json"):
+        evaluate(tmp_path, data)
+
+
+def test_an_unreadable_picture_is_named(write_patterns: Write, tmp_path: Path) -> None:
+    root = write_patterns(tmp_path / "data", train=4, val=2)
+    (root / "train" / "disc" / "002.png").write_bytes(b"not a picture")
+    with pytest.raises(ValueError, match=r"disc/002\.png: not a picture"):
+        train("vit", f"folder:{root}", out=tmp_path / "run", tiny=True, **SHORT)
+
+
+def test_classes_must_agree(write_patterns: Write, learned: Path, tmp_path: Path) -> None:
+    root = write_patterns(tmp_path / "data", train=2, val=2)
+    (root / "val" / "disc").rename(root / "val" / "ring")
+    with pytest.raises(TrainingError, match="train and val differ in the classes disc, ring"):
+        train("vit", f"folder:{root}", out=tmp_path / "run", tiny=True, **SHORT)
+    with pytest.raises(ValueError, match="do not know: ring"):
+        evaluate(learned / "weights", f"folder:{root}")

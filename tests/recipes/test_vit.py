@@ -1,0 +1,58 @@
+import torch
+
+from sightline.recipes import vit, vit_control
+
+
+def recipe(**settings: object) -> vit.Recipe:
+    given = vit.Settings(**{"steps": 80, **settings})
+    return vit.Recipe(vit.build(3, image_size=64, dim=24, depth=1), given, side=64, classes=3)
+
+
+def test_pictures_grow_to_full_size() -> None:
+    sides = [recipe(small=40).side_at(step) for step in range(80)]
+    assert sides == sorted(sides)
+    assert set(sides) == {40, 48, 56, 64}
+    assert sides[60:] == [64] * 20
+    assert {recipe(small=64).side_at(step) for step in range(80)} == {64}
+    assert {recipe(small=99).side_at(step) for step in range(80)} == {64}
+
+
+def test_the_rate_warms_up_and_ends_near_zero() -> None:
+    made = recipe().configure_optimizers()
+    schedule, optimizer = made["lr_scheduler"]["scheduler"], made["optimizer"]
+    rates = []
+    for _ in range(80):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates.index(max(rates)) == 3
+    assert abs(max(rates) - 1e-3) < 1e-9
+    assert rates[-1] < 1e-5
+
+
+def test_only_matrices_decay() -> None:
+    made = recipe()
+    decayed, kept = made.configure_optimizers()["optimizer"].param_groups
+    names = {id(p): name for name, p in made.system.named_parameters()}
+    assert all("bias" not in names[id(p)] and "norm" not in names[id(p)] for p in decayed["params"])
+    assert kept["weight_decay"] == 0
+    assert len(decayed["params"]) + len(kept["params"]) == len(names)
+
+
+def test_the_kept_network_follows_the_trained_one() -> None:
+    made = recipe(average=0.9)
+    for _ in range(60):
+        with torch.no_grad():
+            made.system.head.bias.fill_(1.0)
+        made.on_train_batch_end()
+    assert abs(made.kept.head.bias - 1).max() < 0.05
+
+
+def test_the_control_has_as_many_parameters() -> None:
+    sizes = [sum(p.numel() for p in module.build(50).parameters()) for module in (vit, vit_control)]
+    assert abs(sizes[1] / sizes[0] - 1) < 0.1
+
+
+def test_the_control_takes_any_size() -> None:
+    network = vit_control.ResidualNetwork(width=4, blocks=1, classes=7)
+    assert network(torch.rand(2, 3, 40, 64)).shape == (2, 7)
