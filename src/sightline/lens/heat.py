@@ -53,7 +53,7 @@ def resolve_query(placed: Placed, query: Query) -> int | None:
     site, layout = placed.site, placed.layout
     on_grid = site.kind != "cross" and site.queries == site.keys
     if query is None:
-        return 0 if layout.prefix and on_grid else None
+        return layout.offset if layout.prefix and on_grid else None
     if isinstance(query, Row):
         query = "class" if query.position == 0 else query.position
     if query == "class":
@@ -88,6 +88,11 @@ def mean_row(site: Site) -> Float[Tensor, "batch heads keys"]:
     total = sum(block.sum(2) for _, block in site.blocks())
     if not isinstance(total, Tensor):
         raise ValueError(f"{site.name} kept no rows")
+    if site.rows != site.queries and not site.stepped:
+        raise ValueError(
+            f"{site.name} kept {site.rows} of {site.queries} rows, so the mean over all of them is not known; record "
+            "with queries=None, or ask for the row of one query that was kept"
+        )
     return total / site.rows
 
 
@@ -116,7 +121,12 @@ def heat(
     if not -len(sites) <= layer < len(sites):
         raise ValueError(f"layer {layer}: {len(sites)} sites lie on the image, 0 to {len(sites) - 1}")
     if method == "auto":
-        method = "rollout" if can_roll(sites, query) else "raw"
+        unasked = layer == -1 and head == "mean"  # a chosen layer or head is shown as it is
+        method = "rollout" if unasked and can_roll(sites, query) else "raw"
+    if method != "raw" and head != "mean":
+        raise ValueError(f'head={head!r} belongs to method="raw"; {method} fuses heads in its own way')
+    if method in ("rollout", "grad_rollout") and layer != -1:
+        raise ValueError(f'layer={layer} belongs to method="raw" or "gradient"; {method} goes through all layers')
     placed = sites[layer]
     if method in ("gradient", "grad_rollout") and score is None:
         raise ValueError(f"method {method!r} needs score=, one number of the model's output such as logits[0, 3]")
@@ -128,7 +138,10 @@ def heat(
         weighted = grad_weighted(placed.site, score)  # type: ignore[arg-type]
         token = resolve_query(placed, query)
         index = placed.site.query_index
-        row = weighted.mean(1) if token is None else weighted[:, int((index == token).nonzero()[0])]
+        found = index.tolist()
+        if token is not None and token not in found:
+            raise ValueError(f"{placed.site.name}: row {token} was not kept; record with queries=None")
+        row = weighted.mean(1) if token is None else weighted[:, found.index(token)]
     else:
         chain, whole = chain_of(sites)
         token = resolve_query(whole, query)
@@ -137,6 +150,8 @@ def heat(
         else:
             rolled = grad_rollout(chain, score, rows=token, identity=False)  # type: ignore[arg-type]
         row, placed = rolled.mean(1), whole
+    if not -len(row) <= item < len(row):
+        raise ValueError(f"item {item}: the batch has {len(row)} images, 0 to {len(row) - 1}")
     return on_grid(placed.layout, row[item]).float()
 
 

@@ -1,5 +1,6 @@
 """What was seen: a sequence of attention sites, and what can be made of them."""
 
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, overload
@@ -32,7 +33,7 @@ class Recording(Sequence[Site]):
         self.cached = False
         self.other_thread = False
         self.opaque: list[str] = []
-        self.checked: Any = None
+        self.checked: dict[int, Any] = {}  # checks made, by image of the batch
         self._layout = layout
         self._filled = False
         self._gradients: tuple[Tensor, dict[int, Tensor]] | None = None
@@ -84,7 +85,10 @@ class Recording(Sequence[Site]):
         first = calls[0]
         windows = None
         if len(calls) == 1 and self.batch and first.batch > self.batch and first.batch % self.batch == 0:
-            windows = find_windows(self.model, first.path, first.batch, first.queries, self.pixels, self.inputs)
+            try:
+                windows = find_windows(self.model, first.path, first.batch, first.queries, self.pixels, self.inputs)
+            except ValueError as error:
+                warnings.warn(f"{first.path} is kept window by window, not put in place: {error}", stacklevel=5)
         if windows is None and first.undecided and self.plan.queries is not None:
             choose_rows(calls, self.plan.queries, steps)
         return Site(calls, steps=steps, recording=self, windows=windows)
@@ -196,14 +200,7 @@ class Recording(Sequence[Site]):
 
         if site.windows is not None:
             return site.windows.layout
-        if self._layout is not None:
-            return self._layout
-        if self.pixels is None:
-            raise ValueError(
-                f"{type(self.model).__name__} was given no image (no floating tensor of 3 channels), so its tokens "
-                "have no place on one; if they have, give record(..., layout=sightline.lens.Layout(height, width))"
-            )
-        return infer_layout(self.model, site.keys, self.pixels, path=site.path, inputs=self.inputs)
+        return infer_layout(self.model, site.keys, self.pixels, path=site.path, inputs=self.inputs, layout=self._layout)
 
     # -- what can be made of it ----------------------------------------------------------------------------------------
 
@@ -247,8 +244,8 @@ class Recording(Sequence[Site]):
         cross = [s for s in sites if s.kind == "cross"]
         if not cross:
             raise ValueError(f"{type(self.model).__name__} made no cross-attention in this recording")
-        below = cross[0].path.rpartition(".")[0]  # the decoder layer
-        stem = below.rpartition(".")[0]
+        # "decoder.layers." of "decoder.layers.0.encoder_attn": what comes before the number of the layer
+        stem = re.split(r"\.\d+(?:\.|$)", cross[0].path)[0] + "."
         decoder = [s for s in sites if s.kind != "cross" and s.path.startswith(stem)]
         encoder = [s for s in sites if s.kind != "cross" and not s.path.startswith(stem)]
         return encoder, decoder, cross
@@ -295,20 +292,32 @@ class Recording(Sequence[Site]):
         return write_report(self, path, self._picture(image, choices.get("item", 0)), **choices)
 
     def check(
-        self, model: nn.Module | None = None, image: Any = None, *, heat: Tensor | None = None, **choices: Any
+        self,
+        model: nn.Module | None = None,
+        image: Any = None,
+        *,
+        heat: Tensor | None = None,
+        item: int = 0,
+        **choices: Any,
     ) -> Any:
         """Does masking what it looked at change the answer?  Runs `model` again on masked input (`lens.verdict.check`).
 
-        `image` may be the input tensor; by default the pixels that were recorded are used.
+        `image` may be the input tensor (batch, 3, height, width); by default the pixels that were recorded are used.
+        `item` is the image of the batch, `heat` another map than `heat(item=item)`.
         """
         from sightline.lens.verdict import check
 
         pixels = image if isinstance(image, Tensor) else self.pixels
-        if pixels is None:
-            raise ValueError("the recording holds no image; give check(model, pixels)")
-        heat = self.heat() if heat is None else heat
-        self.checked = check(model if model is not None else self.model, pixels[:1], heat, **choices)
-        return self.checked
+        if pixels is None or pixels.dim() != 4:
+            shape = "no image" if pixels is None else f"a video of shape {tuple(pixels.shape)}"
+            raise ValueError(
+                f"the check masks an image (batch, 3, height, width), the recording holds {shape}; give "
+                "check(model, pixels), or call lens.verdict.check with a model of frames"
+            )
+        heat = self.heat(item=item) if heat is None else heat
+        pixels = pixels[item : item + 1] if len(pixels) > 1 else pixels
+        self.checked[item] = check(model if model is not None else self.model, pixels, heat, **choices)
+        return self.checked[item]
 
     def _picture(self, image: Any, item: int) -> Any:
         from sightline.lens.heat import picture_of

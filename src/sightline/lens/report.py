@@ -36,7 +36,7 @@ def write_report(
     """
     sites = image_sites(recording)
     combined = _combined(recording, sites, score, item)
-    curves, findings = _checked(recording.checked)
+    curves, findings = _checked(recording.checked.get(item))
     data = PageData(
         title=title or "Where it looked",
         model=type(recording.model).__name__,

@@ -161,7 +161,7 @@ def look(
                 score = None
         if check:
             # kept in the recording, so that its page shows it too
-            seen.checked = _name_the_class(seen.check(opened.model, pixels, heat=heat), logits, opened.names)
+            seen.checked[0] = _name_the_class(seen.check(opened.model, pixels, heat=heat), logits, opened.names)
     heat = heat.float().cpu()
     title = Path(image).name if isinstance(image, str | Path) else "photograph"
     return Look(
@@ -172,7 +172,7 @@ def look(
         model=opened.name,
         method=method,
         labels=best_labels(logits, opened.names),
-        check=seen.checked,
+        check=seen.checked.get(0),
         note=opened.note,
         title=title,
         command=command,
