@@ -52,7 +52,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'test'"):
         Cifar10(tmp_path, "test")
     (tmp_path / "train_lables.json").write_text(json.dumps([1, 2]))
-    with pytest.raises(ValueError, match="2 labels in 1..2 for 10 pictures"):
+    with pytest.raises(ValueError, match=r"2 labels in 1\.\.2 for 10 pictures"):
         Cifar10(tmp_path)
     (tmp_path / "train_lables.json").unlink()
     with pytest.raises(ValueError, match=r"train_lables\.json: missing"):

@@ -29,7 +29,7 @@ def test_without_a_split_every_tenth_is_kept_back(tmp_path: Path) -> None:
     fill(tmp_path / "a", 25)
     fill(tmp_path / "b", 10, suffix="bmp")
     train, val = ImageFolder(tmp_path), ImageFolder(tmp_path, "val")
-    assert (len(train), len(val)) == (22 + 9, 2 + 1)
+    assert (len(train), len(val)) == (23 + 9, 2 + 1)
     assert not set(train.files) & set(val.files)
     assert val.labels.tolist() == [0, 0, 1]
     assert np.array_equal(ImageFolder(tmp_path).files, train.files)
