@@ -121,8 +121,7 @@ def heat(
     if not -len(sites) <= layer < len(sites):
         raise ValueError(f"layer {layer}: {len(sites)} sites lie on the image, 0 to {len(sites) - 1}")
     if method == "auto":
-        unasked = layer == -1 and head == "mean"  # a chosen layer or head is shown as it is
-        method = "rollout" if unasked and can_roll(sites, query) else "raw"
+        method = automatic(sites, query, layer, head)
     if method != "raw" and head != "mean":
         raise ValueError(f'head={head!r} belongs to method="raw"; {method} fuses heads in its own way')
     if method in ("rollout", "grad_rollout") and layer != -1:
@@ -168,6 +167,11 @@ def chain_of(sites: Sequence[Placed]) -> tuple[list[Site], Placed]:
         raise ValueError("rollout needs self-attention over the whole image; use method='raw'")
     last = whole[-1]
     return [p.site for p in whole if p.site.keys == last.site.keys], last
+
+
+def automatic(sites: Sequence[Placed], query: Query, layer: int, head: str | int) -> Method:
+    """What method "auto" stands for: rollout where it is defined, unless one layer or head was asked for."""
+    return "rollout" if layer == -1 and head == "mean" and can_roll(sites, query) else "raw"
 
 
 def can_roll(sites: Sequence[Placed], query: Query) -> bool:

@@ -154,7 +154,7 @@ def look(
         wants_gradient = method in GRADIENT_METHODS or opened.names is not None
         with torch.set_grad_enabled(wants_gradient):
             seen, logits = _run(opened.model, pixels, wants_gradient, limit)
-            method = _resolved(method, seen, query)
+            method = _resolved(method, seen, query, layer, head)
             score = _score(logits, opened.name, method)
             heat = seen.heat(method=method, layer=layer, head=head, query=query, score=score).detach()
             if method not in GRADIENT_METHODS and not _has_gradients(seen, score):
@@ -201,12 +201,10 @@ def _run(model: torch.nn.Module, pixels: Tensor, gradients: bool, limit: int) ->
     return seen, logits
 
 
-def _resolved(method: str, seen: Any, query: Any) -> str:
-    from sightline.lens.heat import can_roll, image_sites
+def _resolved(method: str, seen: Any, query: Any, layer: int, head: str | int) -> str:
+    from sightline.lens.heat import automatic, image_sites
 
-    if method != "auto":
-        return method
-    return "rollout" if can_roll(image_sites(seen), query) else "raw"
+    return automatic(image_sites(seen), query, layer, head) if method == "auto" else method
 
 
 def answer(output: Any) -> Tensor | None:
