@@ -10,6 +10,7 @@ from sightline.cli.console import print_json, print_table
 
 def systems(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document, nothing else.")] = False,
+    markdown: Annotated[bool, typer.Option(help="Print the table of the README, generated from the cards.")] = False,
 ) -> None:
     """List the systems whose weights come with sightline, with the figures they reached.
 
@@ -18,6 +19,7 @@ def systems(
     \b
       sightline systems
       sightline systems --json
+      sightline systems --markdown
     """
     from sightline.checkpoints.bundled import bundled_card, bundled_folder, bundled_names
 
@@ -25,12 +27,36 @@ def systems(
     if as_json:
         print_json({"verb": "systems", "systems": cards})
         return
+    if markdown:
+        typer.echo(markdown_table(cards))
+        return
     if not cards:
         typer.echo("No weights come with this build; give --model a folder or a hub id.")
         return
     columns = ("name", "system", "pixels", "classes", "trained on", "top-1", "chance", "size")
     print_table("Bundled systems", columns, [_row(card) for card in cards], right=columns[2:4] + columns[5:])
     typer.echo("Top-1 on pictures held out from training; --json gives the whole cards.")
+
+
+def markdown_table(cards: list[dict[str, Any]]) -> str:
+    """The README's table of systems: what each bundled weight reached, its control, chance, and its command."""
+    lines = [
+        "| system | paper | bundled weights | measured | control | chance | command |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for card in cards:
+        measured, control = card.get("measured", {}), card.get("control", {}).get("measured", {})
+        lines.append(
+            f"| [`{card['system']}`](src/sightline/systems/{card['system']}.py) | {card.get('paper', '')} | "
+            f"{card['bytes'] / 1e6:.1f} MB, {card['image_size']} px | {_figures(measured)} | {_figures(control)} | "
+            f"{measured.get('chance', 0):.1%} | `{card.get('command', '')}` |"
+        )
+    return "\n".join(lines)
+
+
+def _figures(measured: dict[str, Any]) -> str:
+    parts = [f"{p['top1']:.1%} ({p['pictures']:,} pictures, {p['classes']} classes)" for p in measured.get("parts", ())]
+    return "top-1 " + ", ".join(parts) if parts else "-"
 
 
 def _row(card: dict[str, Any]) -> list[str]:
