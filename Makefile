@@ -2,25 +2,32 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-DONE   := $(VENV)/.installed
+PLAIN  := $(VENV)/.installed
+DEV    := $(VENV)/.installed-dev
 
 .PHONY: demo test lint clean
 .DEFAULT_GOAL := demo
 
-$(DONE): pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit("Sightline needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit("Sightline needs Python 3.11 or newer, and this is " + sys.version.split()[0] + "; try: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+
+$(PLAIN): pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(DEV): pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
-	touch $(DONE)
+	@touch $@ $(PLAIN)
 
-demo: $(DONE)
-	$(BIN)/sightline look --sample --out demo
-	@echo "Open demo/*.html in a browser."
+demo: $(PLAIN)
+	$(BIN)/sightline look --sample --check --out demo
+	@echo "Open demo/index.html in a browser."
 
-test: $(DONE)
+test: $(DEV)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-lint: $(DONE)
+lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
