@@ -97,7 +97,9 @@ class Recipe(lightning.LightningModule):
         with sdpa_kernel(kernels):
             return F.cross_entropy(self.system((images - self.mean) / self.deviation), labels)
 
-    def on_train_batch_end(self, *ignored: Any) -> None:
+    def optimizer_step(self, *given: Any, **named: Any) -> None:
+        super().optimizer_step(*given, **named)
+        # here, and not at the batch's end, where the checkpoint has already been written
         self.average.update_parameters(self.system)
 
     def validation_step(self, batch: dict[str, Tensor], number: int) -> None:
