@@ -1,4 +1,4 @@
-"""Collections of labelled pictures by name: `folder:PATH`, `cifar10:PATH`, and unions of them."""
+"""Collections of labelled pictures by name: `folder:PATH`, `cifar10:PATH`, `hub:ID`, and unions of them."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -8,6 +8,7 @@ import numpy as np
 
 from sightline.data.cifar10 import Cifar10
 from sightline.data.folder import ImageFolder
+from sightline.data.hub import HubPictures
 
 
 @runtime_checkable
@@ -22,7 +23,7 @@ class Labelled(Protocol):
     def image(self, index: int) -> np.ndarray: ...
 
 
-KINDS: dict[str, Callable[[str, str], Labelled]] = {"folder": ImageFolder, "cifar10": Cifar10}
+KINDS: dict[str, Callable[[str, str], Labelled]] = {"folder": ImageFolder, "cifar10": Cifar10, "hub": HubPictures}
 
 
 class Union:
@@ -62,7 +63,7 @@ class Union:
 def open_labelled(spec: str, split: str = "train") -> Union:
     """Opens `KIND:PATH`, or several joined by `+`, each with an optional repeat: `8*folder:A+cifar10:B`.
 
-    Kinds: `folder` (`sightline.data.folder`) and `cifar10` (`sightline.data.cifar10`).  Repeats count for `split`
+    Kinds: `folder` (`data/folder.py`), `cifar10` (`data/cifar10.py`), `hub` (`data/hub.py`).  Repeats count for `split`
     "train" only.  Raises ValueError for an unknown kind, and what the readers raise.
     """
     parts: list[Labelled] = []

@@ -12,6 +12,7 @@ from typing import Any
 
 import lightning
 import torch
+from safetensors.torch import load_model
 
 from sightline.data.labelled import open_labelled
 from sightline.recipes.batches import LabelledBatches
@@ -105,7 +106,8 @@ def evaluate(weights: str | Path, data: str, *, split: str = "val") -> dict[str,
         raise ValueError(f"{folder}: no card.json; expected the `weights` folder of a run")
     card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
     recipe_file, classes = recipe_of(card["system"]), tuple(card["classes"])
-    network = type(recipe_file.build(2, **recipe_file.TINY_SYSTEM)).from_pretrained(folder)
+    network = recipe_file.build(**json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    load_model(network, str(folder / "model.safetensors"))
     recipe = recipe_file.Recipe(network, recipe_file.Settings(), side=network.image_size[0], classes=len(classes))
     pictures = open_labelled(data, split)
     unknown = sorted(set(pictures.classes) - set(classes))
