@@ -236,6 +236,23 @@ def _few_rows_equal_the_full_matrix(model: nn.Module, inputs: dict[str, Any], se
         torch.testing.assert_close(one.weights, full.weights[:, -1:, number : number + 1], atol=1e-6, rtol=0)
 
 
+def test_attention_that_cannot_be_followed_is_named() -> None:
+    """LED's encoder multiplies pieces of a band matrix: its decoder is recorded, and a warning says what is not."""
+    model, inputs = tiny.led()
+    with (
+        pytest.warns(UserWarning, match=r"not recorded.*encoder\.layers\.0\.self_attn"),
+        sightline.record(model) as seen,
+    ):
+        call(model, inputs)
+    assert {site.path.split(".")[0] for site in seen} == {"decoder"}
+
+
+@pytest.mark.filterwarnings("error:not recorded")
+def test_nothing_is_said_to_be_missing_where_nothing_is() -> None:
+    for row in TABLE:
+        run(row)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["ViT", "Llama"])
 def test_the_same_inside_torch_compile(name: str) -> None:

@@ -276,6 +276,14 @@ def _encoder_decoder(model: type, config: type) -> Callable[[], Built]:
     return build
 
 
+def led() -> Built:
+    config = tf.LEDConfig(
+        d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4, decoder_attention_heads=4,
+        encoder_ffn_dim=48, decoder_ffn_dim=48, vocab_size=64, attention_window=4,
+    )  # fmt: skip
+    return sharpen(tf.LEDModel(config)), {"input_ids": words(2, 8), "decoder_input_ids": words(2, 4)}
+
+
 bart = _encoder_decoder(tf.BartForConditionalGeneration, tf.BartConfig)
 marian = _encoder_decoder(tf.MarianMTModel, tf.MarianConfig)
 pegasus = _encoder_decoder(tf.PegasusForConditionalGeneration, tf.PegasusConfig)
