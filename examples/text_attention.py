@@ -20,7 +20,7 @@ target = ["<s>", "Ġder", "ĠGle", "tscher", "Ġschmilzt"]
 vocabulary = {piece: number for number, piece in enumerate(dict.fromkeys(source + target))}
 sizes = {f"{part}_{name}": n for part in ("encoder", "decoder") for name, n in (("layers", 2), ("attention_heads", 4))}
 torch.manual_seed(0)
-model = BartModel(BartConfig(**sizes, d_model=32, encoder_ffn_dim=64, decoder_ffn_dim=64, vocab_size=16)).eval()
+model = BartModel(BartConfig(**sizes, d_model=32, encoder_ffn_dim=64, init_std=0.3, vocab_size=16)).eval()
 
 pair = [torch.tensor([[vocabulary[piece] for piece in pieces]]) for pieces in (source, target)]
 with sightline.record(model) as seen:

@@ -10,9 +10,8 @@ import sys
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, models
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
-from transformers import PreTrainedTokenizerFast as Fast
+import transformers as tf
+from tokenizers import Tokenizer, decoders, models
 
 import sightline
 from sightline.data.photographs import sample_photographs
@@ -20,14 +19,18 @@ from sightline.data.photographs import sample_photographs
 out = Path(sys.argv[1] if len(sys.argv) > 1 else "looks")
 out.mkdir(parents=True, exist_ok=True)
 pieces = ["<s>", "</s>", "<image>", "▁a", "▁red", "▁cu", "be", "▁on", "▁the", "▁ta", "ble"]
-tokenizer = Fast(tokenizer_object=Tokenizer(models.WordLevel({piece: i for i, piece in enumerate(pieces)}, "<s>")))
-tokenizer.add_special_tokens({"bos_token": "<s>", "eos_token": "</s>"})
+vocabulary = Tokenizer(models.WordLevel({piece: i for i, piece in enumerate(pieces)}, "<s>"))
+vocabulary.decoder = decoders.Metaspace()
+tokenizer = tf.PreTrainedTokenizerFast(tokenizer_object=vocabulary, bos_token="<s>", eos_token="</s>")
 
 torch.manual_seed(0)
-sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 32}
-tower, words = CLIPVisionConfig(**sizes, image_size=96, patch_size=16), LlamaConfig(**sizes, vocab_size=len(pieces))
-config = LlavaConfig(vision_config=tower, text_config=words, image_token_index=2)
-model = LlavaForConditionalGeneration(config).eval()
+sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "initializer_range": 0.4}
+tower, words = (
+    tf.CLIPVisionConfig(**sizes, image_size=96, patch_size=16),
+    tf.LlamaConfig(**sizes, vocab_size=len(pieces)),
+)
+config = tf.LlavaConfig(vision_config=tower, text_config=words, image_token_index=2)
+model = tf.LlavaForConditionalGeneration(config).eval()
 image = sightline.open_photograph(sample_photographs()[0]).resize((96, 96))
 pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(1, 96, 96, 3).permute(0, 3, 1, 2) / 255
 inputs = {"input_ids": torch.tensor([[0, *[2] * 36, 3]]), "pixel_values": pixels}

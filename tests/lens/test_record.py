@@ -151,7 +151,7 @@ def test_other_precisions(dtype):
     inputs = operands(dtype=dtype)
     seen, _ = recorded(Attend(), *inputs)
     weights, _ = eager(*(t.float() for t in inputs))
-    torch.testing.assert_close(seen[0].weights, weights, atol=1e-5, rtol=0)
+    torch.testing.assert_close(seen[0].weights.float(), weights, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("need_weights", [False, True])
@@ -295,6 +295,34 @@ def test_layers_compiled_one_by_one_keep_their_names():
     assert [s.path for s in seen] == ["layers.0", "layers.1", "layers.2"]
     for a, b in zip(seen, direct, strict=True):
         torch.testing.assert_close(a.weights, b.weights, atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["wrapped", "in place"])
+def test_compiled_passes_are_kept_apart(how):
+    torch._dynamo.reset()
+    model = Stack(2).eval()
+    compiled = torch.compile(model) if how == "wrapped" else model
+    if how == "in place":
+        model.compile()
+    with torch.no_grad():
+        compiled(torch.randn(2, 6, 32))
+        with sightline.record(compiled) as seen:
+            compiled(torch.randn(2, 6, 32))
+            compiled(torch.randn(2, 6, 32))
+    assert [[s.name for s in p] for p in seen.passes] == [["layers.0", "layers.1"]] * 2
+    assert seen.inputs
+    assert how == "wrapped" or model._compiled_call_impl.__name__ != "call"
+
+
+@pytest.mark.slow
+def test_layers_keep_their_order_when_only_the_first_is_compiled():
+    torch._dynamo.reset()
+    model, x = Stack(3).eval(), torch.randn(2, 6, 32)
+    model.layers[0].compile()
+    with torch.no_grad():
+        seen, _ = recorded(model, x)
+    assert [s.path for s in seen] == ["layers.0", "layers.1", "layers.2"]
 
 
 @pytest.mark.slow
@@ -460,6 +488,111 @@ def test_a_mechanism_of_ones_own_reports_itself():
     seen, _ = recorded(Additive(), torch.randn(2, 5))
     assert (seen[0].source, seen[0].kind, seen[0].path) == ("observe", "cross", "align")
     assert seen[0].weights.shape == (2, 1, 3, 5)
+
+
+def test_a_query_shared_by_two_attentions_is_not_two_windows():
+    class Decoupled(nn.Module):  # as an image prompt beside a text prompt
+        def forward(self, q, k, v):
+            return F.scaled_dot_product_attention(q, k, v) + F.scaled_dot_product_attention(q, k[:, :, :3], v[:, :, :3])
+
+    class Differential(nn.Module):  # two halves of the width
+        def forward(self, q, k, v):
+            halves = zip(q.chunk(2, -1), k.chunk(2, -1), strict=True)
+            one, two = (F.scaled_dot_product_attention(a, b, v) for a, b in halves)
+            return one - two
+
+    for model, shapes in ((Decoupled(), [(9, 7), (9, 3)]), (Differential(), [(9, 7), (9, 7)])):
+        seen, _ = recorded(model, *operands(queries=9, keys=7))
+        assert [(s.queries, s.keys) for s in seen] == shapes
+
+
+def test_query_that_broadcasts_over_the_batch():
+    query, key, value = operands(batch=3)
+    seen, _ = recorded(Attend(), query[:1], key, value)
+    torch.testing.assert_close(
+        seen[0].weights, eager(query[:1].expand(3, -1, -1, -1), key, value)[0], atol=1e-6, rtol=0
+    )
+
+
+def test_masks_are_counted_copied_and_shared():
+    class Biased(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bias = torch.randn(1, HEADS, 300, 300)
+
+        def forward(self, x):
+            for _ in range(2):
+                x = F.scaled_dot_product_attention(x, x, x, attn_mask=self.bias)
+            self.bias.zero_()
+            return x
+
+    class Padded(nn.Module):
+        def forward(self, x, mask):
+            for _ in range(4):
+                x = F.scaled_dot_product_attention(x, x, x, attn_mask=mask)
+            return x
+
+    model, x = Biased(), torch.randn(1, HEADS, 300, WIDTH)
+    bias = model.bias.clone()
+    seen, _ = recorded(model, x)
+    torch.testing.assert_close(seen[0].weights, eager(x, x, x, mask=bias)[0], atol=1e-6, rtol=0)
+    with pytest.raises(ValueError, match="limit"):
+        recorded(Biased(), x, limit=200_000)
+    seen, _ = recorded(Padded(), x, torch.ones(1, 1, 300, 300, dtype=torch.bool))
+    operands_alone = 4 * 2 * HEADS * 300 * WIDTH * 4
+    assert seen.bytes == operands_alone + 300 * 300  # one copy for four layers
+
+
+def test_softmax_before_values_on_the_left():
+    class ValueFirst(nn.Module):
+        def forward(self, q, k, v):
+            weights = (q @ k.transpose(1, 2)).softmax(-1)
+            return torch.bmm(v.transpose(1, 2), weights.permute(0, 2, 1))
+
+    q, k, v = (torch.randn(2, n, 8) for n in (5, 7, 7))
+    seen, _ = recorded(ValueFirst(), q, k, v)
+    torch.testing.assert_close(seen[0].weights[:, 0], (q @ k.transpose(1, 2)).softmax(-1), atol=1e-6, rtol=0)
+
+
+def test_an_attention_softmax_that_is_not_followed_is_told():
+    class OddAttention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = nn.Sequential(Block(), Odd())
+
+        def forward(self, x):
+            return self.attention(x)
+
+    class Odd(nn.Module):
+        def forward(self, x):
+            return (x.unsqueeze(1) * (x @ x.transpose(1, 2)).softmax(-1).unsqueeze(-1)).sum(2)
+
+    with pytest.warns(UserWarning, match="not recognised"):
+        recorded(OddAttention(), torch.randn(2, 6, 32))
+
+
+def test_part_called_twice_is_two_passes():
+    model = nn.ModuleDict({"body": Stack(2)})
+    with sightline.record(model) as seen:
+        model["body"](torch.randn(2, 6, 32))
+        model["body"](torch.randn(2, 6, 32))
+    assert [len(p) for p in seen.passes] == [2, 2]
+
+
+def test_a_part_in_another_thread_is_told():
+    class Threaded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = Block(), Block()
+
+        def forward(self, x):
+            worker = threading.Thread(target=self.two, args=(x,))
+            worker.start()
+            worker.join()
+            return self.one(x)
+
+    with pytest.warns(UserWarning, match="another thread"):
+        recorded(Threaded(), torch.randn(2, 6, 32))
 
 
 def test_several_passes_are_kept_apart():

@@ -19,15 +19,18 @@ def passes_of(calls: list[Call | str]) -> list[list[list[Call]]]:
     """
     passes: list[list[list[Call]]] = [[[]]]
     begun = False  # has this pass seen the model itself, or a step?
+    parts: set[str] = set()
     for entry in calls:
         if isinstance(entry, Call):
             passes[-1][-1].append(entry)
             continue
         if entry == "step":
             passes[-1].append([])
-        elif begun:
+        elif begun or entry in parts:
             passes.append([[]])
-        begun = entry != "part"
+            parts.clear()
+        begun = not entry.startswith("part ")
+        parts.add(entry)
     return [steps for steps in passes if any(steps)]
 
 
@@ -113,8 +116,8 @@ def why_nothing(recording: Any, mode: Interceptor) -> str:
             "model.generate(...) there, and give record the module that you call"
         )
     return (
-        f"no attention recorded: {name} ran, but made no scaled_dot_product_attention, nn.MultiheadAttention or "
-        "flex_attention call, and no softmax whose result multiplied values. If it computes attention in its own "
+        f"no attention recorded: {name} ran, but made no scaled_dot_product_attention or nn.MultiheadAttention "
+        "call, and no softmax whose result multiplied values. If it computes attention in its own "
         "way, let it report with sightline.attention.observe.report(weights), or load it with "
         'attn_implementation="sdpa" or "eager"'
     )

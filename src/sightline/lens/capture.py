@@ -5,6 +5,7 @@ kernel computed the output.  It follows `torch.nn.functional.scaled_dot_product_
 a causal mask is aligned top left, a row that may attend nowhere is zero (not NaN), grouped key heads repeat.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ class Call:
     path: str
     hint: str  # what the module's arguments said: "", "cross", "joint"
     frame: int  # serial number of the module call it happened in; -1 inside torch.compile
-    storage: int  # address of the query's storage: equal for windows cut from one tensor
+    place: tuple[int, int, int, int]  # storages of query and key, where the query begins, and where its next row would
     batch: int
     heads: int
     queries: int
@@ -40,6 +41,7 @@ class Call:
     value: Tensor | None = None  # (batch, key_heads, keys, width)
     kept_heads: list[int] | None = None
     cached: int = 0  # tokens that the key-value cache of the running pass held before
+    mask_bytes: int = 0
     undecided: bool = False  # all rows are kept until the windows around this call are known
 
     def keep_rows(self, rows: list[int]) -> None:
@@ -61,14 +63,15 @@ class Call:
     def row_weights(self, start: int = 0, stop: int | None = None) -> Tensor:
         """Softmax rows number `start` to `stop` of the kept ones, (batch, heads, rows, keys), float32."""
         if self.weights is not None:
-            return self.weights[:, :, start:stop].float()
+            kept = self.weights[:, :, start:stop]
+            return kept.float() if kept.dtype in (torch.float16, torch.bfloat16) else kept
         if self.query is None or self.key is None:
             raise RuntimeError(f"{self.path}: a survey keeps no weights; use sightline.record to keep some")
-        positions = self.positions()[start:stop].to(self.query.device)
+        positions = self.positions()[start:stop].to(self.query.device) if self.causal else None
         mask = self.mask
         if mask is not None and mask.shape[-2] != 1:
             mask = mask[..., start:stop, :]
-        with torch.no_grad():
+        with torch.no_grad(), in_full_precision(self.query):
             return softmax_rows(
                 self.query[:, :, start:stop], self.key, mask=mask, causal=self.causal, positions=positions,
                 scale=self.scale,
@@ -76,8 +79,11 @@ class Call:
 
     def nbytes(self) -> int:
         """Bytes that this call keeps."""
-        kept = (self.weights, self.query, self.key, self.value, self.output)
-        return sum(t.numel() * t.element_size() for t in kept if t is not None)
+        return sum(t.numel() * t.element_size() for t in self.tensors())
+
+    def tensors(self) -> list[Tensor]:
+        """The tensors that this call keeps."""
+        return [t for t in (self.weights, self.query, self.key, self.mask, self.value, self.output) if t is not None]
 
 
 def softmax_rows(
@@ -86,7 +92,7 @@ def softmax_rows(
     *,
     mask: Tensor | None,
     causal: bool,
-    positions: Tensor,
+    positions: Tensor | None,
     scale: float,
 ) -> Tensor:
     """softmax(scale * query key^T + mask), (batch, heads, rows, keys) in float32 (float64 stays).
@@ -101,7 +107,7 @@ def softmax_rows(
     # consecutive query heads share a key head, so their rows can be stacked under it: no copy of the keys
     grouped = (query * scale).reshape(batch, key_heads, heads // key_heads * rows, width)
     scores = torch.matmul(grouped, key.transpose(-2, -1)).reshape(batch, heads, rows, keys)
-    if causal:
+    if causal and positions is not None:
         hidden = torch.arange(keys, device=scores.device) > positions[:, None]
         scores = scores.masked_fill(hidden, float("-inf"))
     if mask is not None:
@@ -112,6 +118,29 @@ def softmax_rows(
         blind = scores.amax(-1, keepdim=True) == float("-inf")
         weights = weights.masked_fill(blind, 0.0)
     return weights
+
+
+def in_full_precision(tensor: Tensor) -> Any:
+    """A context in which autocast leaves products of `tensor` alone."""
+    on = torch.is_autocast_enabled(tensor.device.type)
+    return torch.autocast(tensor.device.type, enabled=False) if on else nullcontext()
+
+
+def same_lead(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Query, key and value with equal axes before the heads: SDPA lets them broadcast (views, nothing is copied)."""
+    leads = {tuple(t.shape[:-3]) for t in tensors}
+    if len(leads) == 1:
+        return tensors
+    lead = torch.broadcast_shapes(*leads)
+    return tuple(t.expand(*lead, *t.shape[-3:]) for t in tensors)
+
+
+def without_copies(mask: Tensor) -> Tensor:
+    """A mask with the axes along which it was only expanded cut back to one."""
+    for axis, (size, stride) in enumerate(zip(mask.shape, mask.stride(), strict=True)):
+        if stride == 0 and size > 1:
+            mask = mask.narrow(axis, 0, 1)
+    return mask
 
 
 def as_four(tensor: Tensor) -> Tensor:

@@ -32,16 +32,21 @@ def _follow_module(module: nn.Module, path: str, windowed: bool, mode: Intercept
 
     def enter(_module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         if torch.compiler.is_compiling():
-            mode.frames.append(Frame(path, _hint(args, kwargs), -1, windowed, wanted))
+            mode.frames.append(Frame(path, _hint(_module, args, kwargs), -1, windowed, wanted))
             return
-        if mode.paused or threading.get_ident() != mode.thread:
+        if mode.paused:
             return
+        if threading.get_ident() != mode.thread:
+            mode.other_thread = True
+            return
+        if mode.traced:
+            mode.add_traced()
         if not mode.frames and path and torch._C._current_graph_task_id() == -1:
             # not the root but a part of it was called: an encoder by `generate`, a text decoder by BLIP's `generate`
             mode.cached = cache_length(kwargs)
-            mode.calls.append("step" if mode.cached else "part")
+            mode.calls.append("step" if mode.cached else f"part {path}")
         mode.serial += 1
-        mode.frames.append(Frame(path, _hint(args, kwargs), mode.serial, windowed, wanted, heads, group))
+        mode.frames.append(Frame(path, _hint(_module, args, kwargs), mode.serial, windowed, wanted, heads, group))
 
     def leave(_module: nn.Module, args: tuple, output: Any) -> None:
         if torch.compiler.is_compiling() or (not mode.paused and mode.frames and threading.get_ident() == mode.thread):
@@ -53,9 +58,12 @@ def _follow_module(module: nn.Module, path: str, windowed: bool, mode: Intercept
     ]
 
 
-def _hint(args: tuple, kwargs: dict[str, Any]) -> str:
+def _hint(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> str:
     """What a module's own arguments say: "cross" when keys come from elsewhere, "joint:N" when N tokens are both,
     "alone" when the module was given one sequence only."""
+    if isinstance(module, nn.MultiheadAttention):
+        query, key = (args[i] if i < len(args) else kwargs.get(name) for i, name in enumerate(("query", "key")))
+        return "self" if query is key else "cross"
     for name in ("key_value_states", "encoder_hidden_states", "context", "memory"):
         other = kwargs.get(name)
         if isinstance(other, Tensor):

@@ -1,9 +1,10 @@
 """Sees every attention call of a running model, whichever way it is called.
 
 A `TorchFunctionMode` stands between Python and torch: `F.scaled_dot_product_attention` in each of its spellings,
-`F.multi_head_attention_forward` (with the fused call inside it), `flex_attention`, and, for models that compute
-attention by hand, a softmax over the last axis whose result multiplies values.  The model's own call runs unchanged;
-the rows asked for are computed beside it.  Module hooks say where in the model a call happened.
+`F.multi_head_attention_forward` (with the fused call inside it), and, for models that compute attention by hand, a
+softmax over the last axis whose result multiplies values.  Kernels that hide their operands are named instead.  The
+model's own call runs unchanged; the rows asked for are computed beside it.  Module hooks (`lens.hooks`) say where in
+the model a call happened.
 """
 
 import threading
@@ -19,7 +20,17 @@ from torch import Tensor
 from torch._higher_order_ops.flex_attention import flex_attention as _flex_operator
 from torch.overrides import TorchFunctionMode
 
-from sightline.lens.capture import Call, as_four, by_head, mask_rows, operands_of, projected, unpack_group
+from sightline.lens.capture import (
+    Call,
+    as_four,
+    by_head,
+    mask_rows,
+    operands_of,
+    projected,
+    same_lead,
+    unpack_group,
+    without_copies,
+)
 from sightline.lens.select import Plan, Row, SiteInfo, resolve
 
 _SDPA = "scaled_dot_product_attention"
@@ -28,7 +39,7 @@ _PRODUCT = {"matmul", "__matmul__", "bmm", "einsum", "mm"}
 # what may stand between a softmax and the product with the values without changing which attention it is
 _CARRY = {
     "dropout", "dropout_", "to", "type_as", "type", "float", "half", "bfloat16", "contiguous", "view", "reshape",
-    "flatten", "unflatten", "clone", "mul", "__mul__", "nan_to_num", "masked_fill", "squeeze", "unsqueeze",
+    "permute", "transpose", "swapaxes", "flatten", "unflatten", "clone", "mul", "__mul__", "nan_to_num", "masked_fill", "squeeze", "unsqueeze",
 }  # fmt: skip
 # kernels whose operands we cannot read: named so that a recording without them is never silently short
 _OPAQUE = ("flash_attn", "flash_attention_", "memory_efficient_attention", "sageattn", "xformers")
@@ -50,6 +61,22 @@ class Frame:
 _OUTSIDE = Frame("", "", -1, False, True)
 
 
+_MEANING: dict[Any, str] = {}  # what each torch function means to the lens, found once
+
+
+def _meaning(func: Any) -> str:
+    name = getattr(func, "__name__", "")
+    if func is F.scaled_dot_product_attention or name.startswith(_SDPA):
+        return "fused"
+    if func is F.multi_head_attention_forward:
+        return "heads"
+    if name in _SOFTMAX:
+        return "softmax"
+    if name.startswith("_scaled_dot_product"):
+        return "lowered"
+    return "opaque" if any(word in name for word in _OPAQUE) else "other"
+
+
 class Interceptor(TorchFunctionMode):
     """Collects a `Call` for each attention call made while it is active, in this thread."""
 
@@ -68,7 +95,11 @@ class Interceptor(TorchFunctionMode):
         self.thread = threading.get_ident()
         self.traced: list[tuple] = []  # what compiled code saw
         self.traced_row = plan.queries.position if isinstance(plan.queries, Row) else None
-        self.softmaxes: deque[tuple[Tensor, Tensor]] = deque(maxlen=2)  # (tensor as it is now, softmax output)
+        self.softmaxes: deque[tuple[Tensor, Tensor, str]] = (
+            deque()
+        )  # (tensor as it is now, softmax output, module path)
+        self.masks: dict[tuple, tuple[Tensor, Tensor]] = {}  # (mask, its copy), shared by layers
+        self.other_thread = False
 
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
@@ -76,22 +107,24 @@ class Interceptor(TorchFunctionMode):
         kwargs = kwargs or {}
         if torch.compiler.is_compiling():
             return self._traced(func, args, kwargs)
-        name = getattr(func, "__name__", "")
-        if self.paused:
+        meaning = _MEANING.get(func)
+        if meaning is None:
+            meaning = _MEANING.setdefault(func, _meaning(func))
+        if self.paused or (meaning == "other" and not self.softmaxes):  # nearly every call of a model
             return func(*args, **kwargs)
-        if func is F.scaled_dot_product_attention or name.startswith(_SDPA):
+        if meaning == "fused":
             return self._fused(func, args, kwargs)
-        if func is F.multi_head_attention_forward:
+        if meaning == "heads":
             return self._multi_head(args, kwargs)
         result = func(*args, **kwargs)
-        if name in _SOFTMAX:
+        if meaning == "softmax":
             self._softmax(result, args, kwargs)
-        elif self.softmaxes and args:
-            self._follow(name, result, args, kwargs)
-        if name.startswith("_scaled_dot_product"):
+        elif meaning == "lowered":
             self.lowered = True
-        elif any(word in name for word in _OPAQUE):
-            self.opaque.append(f"{name} in {self._path()}")
+        elif meaning == "opaque":
+            self.opaque.append(f"{func.__name__} in {self._path()}")
+        elif args:
+            self._follow(func.__name__ if hasattr(func, "__name__") else "", result, args, kwargs)
         return result
 
     # -- where -----------------------------------------------------------------------------------------------------
@@ -113,12 +146,18 @@ class Interceptor(TorchFunctionMode):
         frame = self._frame()
         query, mask = unpack_group(query, key, mask, frame.heads, frame.group)
         scale = kwargs.get("scale")
-        self._keep("sdpa", query, key, value, output, mask=mask, causal=causal, dropout=dropout, scale=scale)
+        try:
+            self._keep(query, key, value, output, mask=mask, causal=causal, dropout=dropout, scale=scale)
+        except RuntimeError as error:
+            shapes = [tuple(t.shape) for t in (query, key, value)] + ([] if mask is None else [tuple(mask.shape)])
+            raise RuntimeError(
+                f"sightline could not read the attention call in {self._path() or 'the model'} (query, key, value, "
+                f"mask: {shapes}); leave it out with sites=['*', '!{self._path()}'], and please report the shapes"
+            ) from error
         return output
 
     def _keep(
         self,
-        source: str,
         query: Tensor,
         key: Tensor,
         value: Tensor,
@@ -134,23 +173,28 @@ class Interceptor(TorchFunctionMode):
         if not frame.wanted:
             self.skipped.append(frame.path)
             return
+        self.add_traced()
+        storages = query.untyped_storage().data_ptr(), key.untyped_storage().data_ptr()
+        begin = int(query.storage_offset())
+        place = (*storages, begin, begin + query.shape[-2] * int(query.stride(-2)))
+        query, key, value = same_lead(query, key, value)
         lead = tuple(query.shape[:-2])
         q, k = as_four(query), as_four(key)
         batch, heads, queries, width = q.shape
         keys = k.shape[2]
-        storage = query.untyped_storage().data_ptr()
-        past = self._past(frame, storage, queries)
+        past = self._past(frame, place)
         rows = self._rows(frame, batch, heads, queries, keys, past)
         kept_heads = self.plan.head_list(heads)
         call = Call(
-            source, frame.path, frame.hint, frame.serial, storage, batch, heads, queries, keys, rows, past,
+            "sdpa", frame.path, frame.hint, frame.serial, place, batch, heads, queries, keys, rows, past,
             causal=causal, scale=width**-0.5 if scale is None else scale, width=width, dropout=dropout,
             kept_heads=kept_heads, cached=self.cached, undecided=frame.windowed,
         )  # fmt: skip
         if self.plan.hold:
-            if mask is not None:
-                mask = mask_rows(mask.detach(), lead, rows)
+            mask = None if mask is None else mask_rows(mask.detach(), lead, rows)
             self._hold(call, q.detach(), k.detach(), as_four(value), output, mask)
+        elif mask is not None:
+            call.mask_bytes = _bytes(without_copies(mask))
         self.calls.append(call)
 
     def _hold(
@@ -170,19 +214,20 @@ class Interceptor(TorchFunctionMode):
             if mask is not None and mask.shape[1] != 1:
                 mask = mask[:, call.kept_heads]
         count, row_count, width = q.shape[1], q.shape[2], q.shape[3]
+        mask = None if mask is None else without_copies(mask)
         call.query, call.key, call.mask = q, k, mask
         operands = (count * row_count + k.shape[1] * call.keys) * width * q.element_size()
+        operands += 0 if mask is None else _bytes(mask) // call.batch + 1
         size = min(count * row_count * call.keys * 4, operands)
         self.kept += call.batch * size
         if self.kept > self.plan.limit:
             raise ValueError(self._too_much(call))
         if count * row_count * call.keys * 4 <= operands:
-            with torch.autocast(q.device.type, enabled=False):
-                call.weights = call.row_weights()
+            call.weights = call.row_weights()
             call.query = call.key = call.mask = None
         else:
             # copies: a KV cache is written to in place, and a view would keep the whole projection alive
-            call.query, call.key = q.clone(), k.clone()
+            call.query, call.key, call.mask = q.clone(), k.clone(), self._copy(mask)
         if self.plan.gradients and output is not None and v is not None:
             call.output, call.value = output, v.detach()
             self.kept += sum(t.numel() * t.element_size() for t in (output, v))
@@ -195,12 +240,26 @@ class Interceptor(TorchFunctionMode):
             choice = choice(SiteInfo(frame.path, batch, heads, queries, keys))
         return resolve(choice, queries, past)
 
-    def _past(self, frame: Frame, storage: int, queries: int) -> int:
-        """Tokens in the windows that this module call has already seen: windows are cut from one tensor."""
+    def _past(self, frame: Frame, place: tuple[int, int, int, int]) -> int:
+        """Tokens in the windows that this module call has already seen.
+
+        Windows are cut from one tensor, each beginning where the one before ended; two attentions that share a query,
+        or take halves of its width, are not windows.
+        """
         last = self.calls[-1] if self.calls else None
-        if isinstance(last, Call) and frame.serial >= 0 and last.frame == frame.serial and last.storage == storage:
-            return last.past + last.queries
+        joined = isinstance(last, Call) and 0 <= frame.serial == last.frame
+        if joined and last.place[:2] == place[:2] and last.place[3] == place[2]:  # type: ignore[union-attr]
+            return last.past + last.queries  # type: ignore[union-attr]
         return 0
+
+    def _copy(self, mask: Tensor | None) -> Tensor | None:
+        """A copy of a mask, one for all layers that are given the same unchanged mask."""
+        if mask is None or mask.is_inference():
+            return None if mask is None else mask.clone()
+        sign = (mask.data_ptr(), mask._version, mask.shape, mask.stride(), mask.dtype)
+        if sign not in self.masks:
+            self.masks[sign] = (mask, mask.clone())  # the mask itself is held so that its address stays its own
+        return self.masks[sign][1]
 
     def _too_much(self, call: Call) -> str:
         seen = [c for c in self.calls if isinstance(c, Call)] + [call]
@@ -221,7 +280,7 @@ class Interceptor(TorchFunctionMode):
         query, key = args[0], args[1] if len(args) > 1 else kwargs["key"]
         heads = args[4] if len(args) > 4 else kwargs["num_heads"]
         frame = self._frame()
-        before, frame.hint = frame.hint, frame.hint or ("" if query is key else "cross")
+        before, frame.hint = frame.hint, frame.hint or ("self" if query is key else "cross")
 
         def fused(*a: Any, **k: Any) -> Tensor:
             return self._fused(F.scaled_dot_product_attention, a, k)
@@ -249,14 +308,20 @@ class Interceptor(TorchFunctionMode):
         frame = self.frames[-1] if self.frames else _OUTSIDE
         if func is _flex_operator:
             self.opaque.append("flex_attention")
-        elif func is F.multi_head_attention_forward and frame.wanted:
+        elif func is F.softmax or func is torch.softmax or func is Tensor.softmax:
+            if output.dim() >= 3:
+                self.opaque.append(f"softmax inside torch.compile in {frame.path}")
+        elif not frame.wanted:
+            if func is F.multi_head_attention_forward or func is F.scaled_dot_product_attention:
+                self.skipped.append(frame.path)
+        elif func is F.multi_head_attention_forward:
             parts = projected(args, kwargs)
             if parts is None:
                 self.opaque.append("compiled nn.MultiheadAttention with added keys (add_bias_kv, add_zero_attn)")
             else:
-                hint = frame.hint or ("" if args[0] is args[1] else "cross")
+                hint = frame.hint or ("self" if args[0] is args[1] else "cross")
                 self._trace_call(frame.path, hint, *parts, False, None, 0.0)
-        elif func is F.scaled_dot_product_attention and frame.wanted:
+        elif func is F.scaled_dot_product_attention:
             query, key, _, mask, dropout, causal = operands_of(args, kwargs)
             self._trace_call(frame.path, frame.hint, query, key, mask, causal, kwargs.get("scale"), dropout)
         return output
@@ -272,41 +337,55 @@ class Interceptor(TorchFunctionMode):
 
     def add_traced(self) -> None:
         """Turns what compiled code collected into calls; the same choices of rows and heads, made afterwards."""
-        for path, hint, (lead, queries), query, key, mask, causal, scale, dropout in self.traced:
+        traced, self.traced = self.traced, []
+        for path, hint, (lead, queries), query, key, mask, causal, scale, dropout in traced:
             q, k = as_four(query), as_four(key)
             batch, heads, _, width = q.shape
             single = self.traced_row is not None
             frame = Frame(path, hint, -1, False, True)
             rows = self._rows(frame, batch, heads, queries, k.shape[2], 0)
             call = Call(
-                "sdpa", path, hint, -1, 0, batch, heads, queries, k.shape[2], rows,
+                "sdpa", path, hint, -1, (0, 0, 0, 0), batch, heads, queries, k.shape[2], rows,
                 causal=causal, scale=width**-0.5 if scale is None else scale, width=width, dropout=dropout,
-                kept_heads=self.plan.head_list(heads),
+                kept_heads=self.plan.head_list(heads), cached=self.cached,
             )  # fmt: skip
             if self.plan.hold:
                 mask = None if mask is None else mask_rows(mask.detach(), tuple(lead), rows)
                 self._hold(call, q.detach(), k.detach(), None, None, mask, chosen=single)
             self.calls.append(call)
-        self.traced.clear()
 
     # -- attention written out: softmax, then a product with values ---------------------------------------------------
 
     def _softmax(self, result: Any, args: tuple, kwargs: dict[str, Any]) -> None:
         axis = kwargs.get("dim", args[1] if len(args) > 1 else None)
         if isinstance(result, Tensor) and result.dim() >= 3 and axis in (-1, result.dim() - 1):
-            self.softmaxes.append((result, result))
+            self.softmaxes.append((result, result, self._path()))
+            if len(self.softmaxes) > 2:
+                self._unfollowed(self.softmaxes.popleft())
+
+    def _unfollowed(self, entry: tuple[Tensor, Tensor, str]) -> None:
+        """A softmax that never met values is no attention, unless its module is named for it."""
+        if "att" in entry[2].lower():
+            self.opaque.append(f"a softmax in {entry[2]} whose product with values was not recognised")
+
+    def finish(self) -> None:
+        """Takes in what is still under way when the recording ends."""
+        self.add_traced()
+        while self.softmaxes:
+            self._unfollowed(self.softmaxes.popleft())
+        self.masks.clear()
 
     def _follow(self, name: str, result: Any, args: tuple, kwargs: dict[str, Any]) -> None:
         """Has a softmax's result just been multiplied with values, or only been carried on its way there?"""
-        for number, (now, weights) in enumerate(self.softmaxes):
+        for number, (now, weights, path) in enumerate(self.softmaxes):
             if name in _PRODUCT:
-                operands = args[1:] if name == "einsum" else args[:1]
+                operands = args[1:] if name == "einsum" else args[:2]
                 if any(o is now for o in operands):
                     self._keep_weights(weights, by_head(weights.detach(), now, self._frame().heads))
                     del self.softmaxes[number]
                     return
             elif name in _CARRY and args[0] is now and isinstance(result, Tensor) and result.numel() == now.numel():
-                self.softmaxes[number] = (result, weights)
+                self.softmaxes[number] = (result, weights, path)
                 return
 
     def _keep_weights(self, graph: Tensor, weights: Tensor) -> None:
@@ -315,6 +394,7 @@ class Interceptor(TorchFunctionMode):
         if not frame.wanted:
             self.skipped.append(frame.path)
             return
+        self.add_traced()
         batch, heads, queries, keys = weights.shape
         rows = self._rows(frame, batch, heads, queries, keys, 0)
         kept_heads = self.plan.head_list(heads)
@@ -323,7 +403,7 @@ class Interceptor(TorchFunctionMode):
             frame.path,
             frame.hint,
             frame.serial,
-            0,
+            (0, 0, 0, 0),
             batch,
             heads,
             queries,
@@ -360,3 +440,7 @@ class Interceptor(TorchFunctionMode):
 def _last_number(path: str) -> str:
     numbers = [part for part in path.split(".") if part.isdigit()]
     return numbers[-1] if numbers else "*"
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()

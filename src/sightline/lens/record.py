@@ -95,10 +95,11 @@ def _follow_root(model: nn.Module, mode: Interceptor, recording: Recording) -> l
         if torch.compiler.is_compiling() or mode.paused:
             return
         if threading.get_ident() != mode.thread:
-            recording.other_thread = True
+            mode.other_thread = True
             return
         if torch._C._current_graph_task_id() != -1:
             return  # gradient checkpointing runs parts again during backward
+        mode.add_traced()
         mode.cached = cache_length(kwargs)
         mode.frames.clear()
         mode.calls.append("step" if mode.cached else "pass")
@@ -107,14 +108,31 @@ def _follow_root(model: nn.Module, mode: Interceptor, recording: Recording) -> l
     def enter_part(_module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         if torch.compiler.is_compiling() or mode.paused:
             return
-        if threading.get_ident() != mode.thread:
-            recording.other_thread = True
-        elif recording.pixels is None:
+        if threading.get_ident() == mode.thread and recording.pixels is None:
             recording.note_inputs(_module, args, kwargs)
 
     handles: list[Any] = [model.register_forward_pre_hook(enter, with_kwargs=True, prepend=True)]
+    if model._compiled_call_impl is not None:
+        handles.append(_BeforeCompiled(model, enter))
     handles += [m.register_forward_pre_hook(enter_part, with_kwargs=True) for m in _image_readers(model)]
     return handles
+
+
+class _BeforeCompiled:
+    """Runs `enter` before a model that was compiled in place (`model.compile()`), whose own hooks are compiled too."""
+
+    def __init__(self, model: nn.Module, enter: Any) -> None:
+        self.model = model
+        self.compiled: Any = model._compiled_call_impl
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            enter(model, args, kwargs)
+            return self.compiled(*args, **kwargs)
+
+        model._compiled_call_impl = call
+
+    def remove(self) -> None:
+        self.model._compiled_call_impl = self.compiled
 
 
 def _image_readers(model: nn.Module) -> list[nn.Module]:

@@ -57,8 +57,9 @@ class Recording(Sequence[Site]):
 
     def fill(self, mode: Interceptor) -> None:
         """Puts the calls together into sites.  Raises RuntimeError when there are none."""
-        mode.add_traced()
+        mode.finish()
         self._filled = True
+        self.other_thread = mode.other_thread
         self.opaque = sorted(set(mode.opaque))
         passes = passes_of(mode.calls)
         self.cached = any(len(steps) > 1 for steps in passes)
@@ -70,13 +71,14 @@ class Recording(Sequence[Site]):
             number_sites(sites)
         for index, site in enumerate(self.sites):
             site.index = index
-        mode.softmaxes.clear()
         if not self.sites:
             raise RuntimeError(why_nothing(self, mode))
         if self.opaque:
             warnings.warn(
                 f"not recorded, because the kernel hides its operands: {'; '.join(self.opaque)}", stacklevel=4
             )
+        if self.other_thread:
+            warnings.warn("parts of the model ran in another thread, and their attention was not seen", stacklevel=4)
         self._check_rows()
 
     def _site(self, calls: list[Call], steps: bool) -> Site:
@@ -137,7 +139,8 @@ class Recording(Sequence[Site]):
     @property
     def bytes(self) -> int:
         """Bytes that the recording keeps."""
-        return sum(site.bytes for site in self.sites)
+        kept = {id(t): t for site in self.sites for call in site.calls for t in call.tensors()}
+        return sum(t.numel() * t.element_size() for t in kept.values())
 
     def __str__(self) -> str:
         from sightline.lens.survey import readable

@@ -26,7 +26,7 @@ class Site:
         path: module path, "encoder.layer.3.attention.attention".
         name: path, with "#2" for the second call of a module that runs twice in one pass.
         index: position in the recording.  layer: number among the sites of its family (paths alike but for numbers).
-        kind: "self", "cross" or "joint".  source: "sdpa", "softmax", "flex" or "observe".
+        kind: "self", "cross" or "joint".  source: "sdpa", "softmax" or "observe".
         batch, heads: sizes of what is kept.  queries, keys: sizes of the whole attention.  rows: query rows kept.
         steps: rows of each call, in order: (5, 1, 1) for a prompt of 5 and two generated tokens.
         dropout: probability that the model applied after these weights; maps are before dropout.

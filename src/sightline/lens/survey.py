@@ -68,7 +68,9 @@ def cost(site: Site) -> dict[str, int]:
         matrix += call.batch * call.heads * call.queries * call.keys * 4
         row += call.batch * call.heads * call.keys * 4
         whole = call.batch * call.heads * call.queries * call.keys * 4
-        operands += min(whole, call.batch * call.heads * (call.queries + call.keys) * call.width * 4 or whole)
+        operands += min(
+            whole, call.batch * call.heads * (call.queries + call.keys) * call.width * 4 + call.mask_bytes or whole
+        )
     return {"row": row, "all rows": operands, "matrices": matrix}
 
 
