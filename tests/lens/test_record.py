@@ -1,11 +1,14 @@
 """The recorder: what it sees, that it is exact, bounded, and leaves the model as it was."""
 
+import gc
 import threading
 import warnings
+import weakref
 
 import pytest
 import torch
 import torch.nn.functional as F
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -326,6 +329,15 @@ def test_layers_keep_their_order_when_only_the_first_is_compiled():
 
 
 @pytest.mark.slow
+def test_debug_backend_counts_calls_once():
+    torch._dynamo.reset()
+    model, x = Stack(2).eval(), torch.randn(2, 6, 32)
+    with torch.no_grad():
+        seen, _ = recorded(torch.compile(model, backend="eager"), x)
+    assert [s.path for s in seen] == ["layers.0", "layers.1"]
+
+
+@pytest.mark.slow
 def test_compiled_written_out_attention_is_refused_with_a_remedy():
     torch._dynamo.reset()
     model, x = Stack(2, eager_mode=True).eval(), torch.randn(2, 6, 32)
@@ -410,7 +422,7 @@ def test_rows_heads_and_sites_are_chosen():
 @pytest.mark.parametrize(
     ("choice", "message"),
     [({"queries": 6}, "queries 0 to 5"), ({"queries": "cls"}, "string"), ({"heads": [4]}, "heads 0 to 3"),
-     ({"limit": 0}, "above 0"), ({"limit": 100}, "limit=100"), ({"limit": 1000, "queries": None}, "CLS")],
+     ({"limit": 0}, "above 0"), ({"limit": 100}, "limit=100 "), ({"limit": 1000, "queries": None}, "CLS")],
 )  # fmt: skip
 def test_bad_choices_are_refused(choice, message):
     with pytest.raises(ValueError, match=message):
@@ -579,6 +591,137 @@ def test_part_called_twice_is_two_passes():
     assert [len(p) for p in seen.passes] == [2, 2]
 
 
+def test_each_pass_is_placed_on_its_own_picture():
+    model = transformers.ViTModel(
+        transformers.ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+                               image_size=32, patch_size=8)
+    ).eval()  # fmt: skip
+    with torch.no_grad(), sightline.record(model) as seen:
+        model(torch.randn(1, 3, 32, 64), interpolate_pos_encoding=True)
+        model(torch.randn(1, 3, 64, 32), interpolate_pos_encoding=True)
+    assert [(s.grid.height, s.grid.width) for s in seen] == [(4, 8), (8, 4)]
+    with pytest.raises(ValueError, match="ran 2 times"):
+        seen.overlay()
+
+
+def test_survey_and_recording_let_go_of_inputs_and_caches():
+    config = transformers.GPT2Config(vocab_size=50, n_embd=16, n_layer=1, n_head=2, n_positions=32)
+    model = transformers.GPT2LMHeadModel(config).eval()
+    with sightline.record(model, queries=sightline.LAST) as seen:
+        model.generate(torch.randint(0, 50, (1, 5)), max_new_tokens=3, do_sample=False, pad_token_id=0)
+    assert not any("past" in name for name in seen.inputs)
+    x = torch.randn(2, 6, 32)
+    still = weakref.ref(x)
+    survey = sightline.survey(Stack(1), x)
+    del x
+    gc.collect()
+    assert still() is None
+    assert len(survey) == 1
+
+
+def test_survey_leaves_statistics_and_modes_alone():
+    class Normed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.block, self.frozen = nn.BatchNorm1d(6), Block(), nn.BatchNorm1d(6).eval()
+
+        def forward(self, x):
+            return self.block(self.frozen(self.norm(x)))
+
+    model = Normed().train()
+    model.frozen.eval()
+    sightline.survey(model, torch.randn(2, 6, 32) + 3)
+    assert model.norm.running_mean.abs().max() == 0
+    assert (model.norm.training, model.frozen.training) == (True, False)
+
+
+def test_beam_search_is_told():
+    config = transformers.GPT2Config(vocab_size=50, n_embd=16, n_layer=1, n_head=2, n_positions=32)
+    model = transformers.GPT2LMHeadModel(config).eval()
+    ids = torch.randint(0, 50, (1, 5))
+    with pytest.warns(UserWarning, match="beam search"), sightline.record(model) as seen:
+        model.generate(ids, max_new_tokens=4, num_beams=3, do_sample=False, pad_token_id=0)
+    assert len(seen) == 1
+
+
+def test_rows_of_a_generation_count_through_the_whole_sequence():
+    config = transformers.GPT2Config(vocab_size=50, n_embd=16, n_layer=1, n_head=2, n_positions=32)
+    model, ids = transformers.GPT2LMHeadModel(config).eval(), torch.randint(0, 50, (1, 5))
+    for queries, rows in (([6], [6]), (slice(4, 7), [4, 5, 6]), (None, list(range(8)))):
+        with sightline.record(model, queries=queries) as seen:
+            model.generate(ids, min_new_tokens=4, max_new_tokens=4, do_sample=False, pad_token_id=0)
+        assert seen[0].query_index.tolist() == rows
+
+
+def test_limit_holds_with_gradients():
+    with pytest.raises(ValueError, match="limit=5,000"):
+        recorded(Stack(), torch.randn(2, 6, 32), queries=sightline.CLS, gradients=True, limit=5000)
+
+
+def test_a_mechanism_that_reports_and_multiplies_is_one_site():
+    class Additive(nn.Module):
+        def __init__(self, late):
+            super().__init__()
+            self.late = late
+
+        def forward(self, x):
+            weights = (x @ x.transpose(1, 2)).softmax(-1)
+            if not self.late:
+                observe.report(weights[:, None])
+            out = weights @ x
+            if self.late:
+                observe.report(weights[:, None])
+            return out
+
+    for late in (False, True):
+        seen, _ = recorded(nn.Sequential(Additive(late)), torch.randn(2, 5, 8))
+        assert [s.source for s in seen] == ["observe"]
+
+
+def test_learned_sinks_and_soft_codebooks():
+    class Sinks(nn.Module):
+        def forward(self, q, k, v):
+            scores = torch.cat([q @ k.transpose(-2, -1), torch.ones(*q.shape[:-1], 1)], -1)
+            return scores.softmax(-1)[..., :-1] @ v
+
+    seen, _ = recorded(Sinks(), *operands())
+    assert seen[0].keys == 7
+    assert seen[0].weights.sum(-1).max() < 1
+
+    class Codebook(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.block, self.codes = Block(), nn.Parameter(torch.randn(9, 32))
+
+        def forward(self, x):
+            return (self.block(x) @ self.codes.T).softmax(-1) @ self.codes
+
+    seen, _ = recorded(Codebook(), torch.randn(2, 6, 32))
+    assert [s.path for s in seen] == ["block"]
+
+
+def test_another_thread_may_use_the_model_meanwhile():
+    model, x, errors, done = Stack(2).eval(), torch.randn(2, 6, 32), [], threading.Event()
+
+    def serve():
+        while not done.is_set():
+            try:
+                model(x)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the test shows it
+                errors.append(error)
+
+    worker = threading.Thread(target=serve)
+    worker.start()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(100):
+            seen, _ = recorded(model, x)
+            assert len(seen) == 2
+    done.set()
+    worker.join()
+    assert not errors
+
+
 def test_a_part_in_another_thread_is_told():
     class Threaded(nn.Module):
         def __init__(self):
@@ -591,7 +734,7 @@ def test_a_part_in_another_thread_is_told():
             worker.join()
             return self.one(x)
 
-    with pytest.warns(UserWarning, match="another thread"):
+    with pytest.warns(UserWarning, match="other threads"):
         recorded(Threaded(), torch.randn(2, 6, 32))
 
 

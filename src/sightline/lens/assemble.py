@@ -7,31 +7,32 @@ from typing import Any
 import torch
 
 from sightline.lens.capture import Call
+from sightline.lens.given import Mark, first_of
 from sightline.lens.intercept import Interceptor
 from sightline.lens.select import Choice, SiteInfo, resolve
 from sightline.lens.site import Site
 
 
-def passes_of(calls: list[Call | str]) -> list[list[list[Call]]]:
-    """Calls of each pass of the model: [calls of its first step, of its second …].
+def passes_of(calls: list[Call | Mark]) -> list[tuple[list[list[Call]], Mark]]:
+    """Calls of each pass of the model, [calls of its first step, of its second …], and what the pass was given.
 
-    A part that is called on its own (an encoder that `generate` runs first) belongs to the pass that follows.
+    A part that is called on its own (an encoder that `generate` runs first) belongs to the pass that follows; the same
+    part called again begins another pass.
     """
-    passes: list[list[list[Call]]] = [[[]]]
+    passes: list[tuple[list[list[Call]], list[Mark]]] = [([[]], [])]
     begun = False  # has this pass seen the model itself, or a step?
-    parts: set[str] = set()
     for entry in calls:
+        steps, marks = passes[-1]
         if isinstance(entry, Call):
-            passes[-1][-1].append(entry)
+            steps[-1].append(entry)
             continue
-        if entry == "step":
-            passes[-1].append([])
-        elif begun or entry in parts:
-            passes.append([[]])
-            parts.clear()
-        begun = not entry.startswith("part ")
-        parts.add(entry)
-    return [steps for steps in passes if any(steps)]
+        if entry.kind == "step":
+            steps.append([])
+        elif begun or any(entry.path == mark.path for mark in marks):
+            passes.append(([[]], []))
+        begun = entry.kind != "part"
+        passes[-1][1].append(entry)
+    return [(steps, first_of(marks)) for steps, marks in passes if any(steps)]
 
 
 def group_calls(steps: list[list[Call]]) -> list[tuple[list[Call], bool]]:
@@ -110,7 +111,7 @@ def why_nothing(recording: Any, mode: Interceptor) -> str:
             f"no attention recorded: {name} holds TorchScript, which hides its calls; record the Python model it "
             "was made from"
         )
-    if not recording.inputs:
+    if mode.mark is None:
         return (
             f"no attention recorded: {name} was not called inside the `with` block; put model(...) or "
             "model.generate(...) there, and give record the module that you call"

@@ -15,6 +15,22 @@ from torch import Tensor
 
 
 @dataclass
+class Frame:
+    """One module being executed: its path in the model and what its arguments say of the attention inside."""
+
+    path: str
+    hint: str
+    serial: int
+    windowed: bool
+    wanted: bool
+    heads: int = 0  # query heads, where the module says so
+    group: int = 1  # query heads for each key head, where the module says so
+
+
+OUTSIDE = Frame("", "", -1, False, True)
+
+
+@dataclass
 class Call:
     """One attention call as it was seen.  `weights` are kept rows, or None where `query` and `key` are kept instead."""
 
@@ -178,6 +194,8 @@ def by_head(weights: Tensor, now: Tensor, heads: int) -> Tensor:
     A model that folds heads into the batch axis shows (batch * heads, queries, keys): a view on the way to the product
     or the module's own number of heads tells them apart; else they are kept as batch items with one head.
     """
+    if weights.dim() == 5 and heads and weights.shape[1] == heads:  # Hiera: (batch, heads, units, queries, keys)
+        weights = weights.movedim(1, 2)
     if weights.dim() == 3 and now.dim() == 4 and now.shape[-2:] == weights.shape[-2:]:
         return weights.view(now.shape)
     if weights.dim() == 3 and heads > 1 and weights.shape[0] % heads == 0:

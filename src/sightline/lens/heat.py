@@ -34,7 +34,7 @@ def image_sites(recording: Recording) -> list[Placed]:
     Raises ValueError with the reason of the first site where there is none.
     """
     placed, reason = [], None
-    for site in recording:
+    for site in recording.only_pass():
         try:
             placed.append(Placed(site, site.grid))
         except ValueError as error:
@@ -53,16 +53,16 @@ def resolve_query(placed: Placed, query: Query) -> int | None:
     site, layout = placed.site, placed.layout
     on_grid = site.kind != "cross" and site.queries == site.keys
     if query is None:
-        return layout.offset if layout.prefix and on_grid else None
+        return layout.class_token if on_grid else None
     if isinstance(query, Row):
         query = "class" if query.position == 0 else query.position
     if query == "class":
-        if not (layout.prefix and on_grid):
+        if layout.class_token is None or not on_grid:
             raise ValueError(
                 f"{site.name} has no class token ({layout.describe()}); ask for query=(row, column) of a patch, "
                 'a token index, or query="mean"'
             )
-        return layout.offset
+        return layout.class_token
     if query == "mean":
         return None
     if isinstance(query, tuple):
@@ -181,7 +181,7 @@ def can_roll(sites: Sequence[Placed], query: Query) -> bool:
         return False
     if len({(p.site.queries, p.site.keys) for p in whole}) > 1 or any(p.site.stepped for p in whole):
         return False
-    return bool(whole[-1].layout.prefix) and query in (None, "class", 0)
+    return whole[-1].layout.class_token is not None and query in (None, "class")
 
 
 def picture_of(pixels: Tensor) -> Image.Image:

@@ -6,7 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sightline.lens.intercept import Frame, Interceptor
+from sightline.lens.capture import Frame
+from sightline.lens.compiled import take_compiled
+from sightline.lens.given import Mark
+from sightline.lens.intercept import Interceptor
 
 
 def attach(model: nn.Module, mode: Interceptor) -> list[Any]:
@@ -30,7 +33,9 @@ def _follow_module(module: nn.Module, path: str, windowed: bool, mode: Intercept
     wanted = mode.plan.wants(path)
     heads, group = _heads(module)
 
-    def enter(_module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+    def enter(_module: nn.Module, args: tuple, kwargs: dict[str, Any] | None = None) -> None:
+        if kwargs is None:  # another thread called while the recording was being taken down
+            return
         if torch.compiler.is_compiling():
             mode.frames.append(Frame(path, _hint(_module, args, kwargs), -1, windowed, wanted))
             return
@@ -40,11 +45,11 @@ def _follow_module(module: nn.Module, path: str, windowed: bool, mode: Intercept
             mode.other_thread = True
             return
         if mode.traced:
-            mode.add_traced()
+            take_compiled(mode)
         if not mode.frames and path and torch._C._current_graph_task_id() == -1:
             # not the root but a part of it was called: an encoder by `generate`, a text decoder by BLIP's `generate`
             mode.cached = cache_length(kwargs)
-            mode.calls.append("step" if mode.cached else f"part {path}")
+            mode.begin(Mark("step" if mode.cached else "part", path), args, kwargs)
         mode.serial += 1
         mode.frames.append(Frame(path, _hint(_module, args, kwargs), mode.serial, windowed, wanted, heads, group))
 

@@ -10,27 +10,28 @@ the model a call happened.
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch._higher_order_ops.flex_attention import flex_attention as _flex_operator
 from torch.overrides import TorchFunctionMode
 
 from sightline.lens.capture import (
+    OUTSIDE,
     Call,
+    Frame,
     as_four,
     by_head,
     mask_rows,
     operands_of,
-    projected,
     same_lead,
     unpack_group,
     without_copies,
 )
+from sightline.lens.compiled import see_compiled, take_compiled
+from sightline.lens.given import Mark
 from sightline.lens.select import Plan, Row, SiteInfo, resolve
 
 _SDPA = "scaled_dot_product_attention"
@@ -39,26 +40,11 @@ _PRODUCT = {"matmul", "__matmul__", "bmm", "einsum", "mm"}
 # what may stand between a softmax and the product with the values without changing which attention it is
 _CARRY = {
     "dropout", "dropout_", "to", "type_as", "type", "float", "half", "bfloat16", "contiguous", "view", "reshape",
-    "permute", "transpose", "swapaxes", "flatten", "unflatten", "clone", "mul", "__mul__", "nan_to_num", "masked_fill", "squeeze", "unsqueeze",
+    "permute", "transpose", "swapaxes", "flatten", "unflatten", "clone", "mul", "__mul__", "nan_to_num",
+    "masked_fill", "squeeze", "unsqueeze",
 }  # fmt: skip
 # kernels whose operands we cannot read: named so that a recording without them is never silently short
 _OPAQUE = ("flash_attn", "flash_attention_", "memory_efficient_attention", "sageattn", "xformers")
-
-
-@dataclass
-class Frame:
-    """One module being executed: its path in the model and what its arguments say of the attention inside."""
-
-    path: str
-    hint: str
-    serial: int
-    windowed: bool
-    wanted: bool
-    heads: int = 0  # query heads, where the module says so
-    group: int = 1  # query heads for each key head, where the module says so
-
-
-_OUTSIDE = Frame("", "", -1, False, True)
 
 
 _MEANING: dict[Any, str] = {}  # what each torch function means to the lens, found once
@@ -84,7 +70,10 @@ class Interceptor(TorchFunctionMode):
         super().__init__()
         self.plan = plan
         self.frames: list[Frame] = []
-        self.calls: list[Call | str] = []  # a string marks the beginning of a pass, a step or a part called on its own
+        self.calls: list[Call | Mark] = []  # a mark begins a pass, a step or a part called on its own
+        self.mark: Mark | None = None
+        self.caches: list[Any] = []  # key-value caches whose reordering is watched
+        self.reordered = False  # by beam search
         self.cached = 0  # tokens in the key-value cache that this pass was given
         self.skipped: list[str] = []  # paths of calls that `sites` left out
         self.opaque: list[str] = []
@@ -95,9 +84,7 @@ class Interceptor(TorchFunctionMode):
         self.thread = threading.get_ident()
         self.traced: list[tuple] = []  # what compiled code saw
         self.traced_row = plan.queries.position if isinstance(plan.queries, Row) else None
-        self.softmaxes: deque[tuple[Tensor, Tensor, str]] = (
-            deque()
-        )  # (tensor as it is now, softmax output, module path)
+        self.softmaxes: deque[tuple[Tensor, Tensor, str]] = deque()  # (as it is now, output, module path)
         self.masks: dict[tuple, tuple[Tensor, Tensor]] = {}  # (mask, its copy), shared by layers
         self.other_thread = False
 
@@ -106,7 +93,7 @@ class Interceptor(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if torch.compiler.is_compiling():
-            return self._traced(func, args, kwargs)
+            return see_compiled(self, func, args, kwargs)
         meaning = _MEANING.get(func)
         if meaning is None:
             meaning = _MEANING.setdefault(func, _meaning(func))
@@ -123,9 +110,34 @@ class Interceptor(TorchFunctionMode):
             self.lowered = True
         elif meaning == "opaque":
             self.opaque.append(f"{func.__name__} in {self._path()}")
-        elif args:
-            self._follow(func.__name__ if hasattr(func, "__name__") else "", result, args, kwargs)
+        else:
+            self._follow(getattr(func, "__name__", ""), result, (*args, *kwargs.values()))
         return result
+
+    def begin(self, mark: Mark, args: tuple, kwargs: dict[str, Any]) -> None:
+        """A pass of the model, a step of it or a part of it begins with these arguments."""
+        mark.note(args, kwargs)
+        self.mark = mark
+        self.calls.append(mark)
+
+    def watch_cache(self, cache: Any) -> None:
+        """Notes when beam search moves hypotheses between the rows of a key-value cache."""
+        original = getattr(cache, "reorder_cache", None)
+        if original is None or any(cache is seen for seen in self.caches):
+            return
+
+        def reorder(*args: Any, **kwargs: Any) -> Any:
+            self.reordered = True
+            return original(*args, **kwargs)
+
+        cache.reorder_cache = reorder
+        self.caches.append(cache)
+
+    def let_go(self) -> None:
+        """Leaves the caches as they were."""
+        for cache in self.caches:
+            del cache.reorder_cache
+        self.caches.clear()
 
     # -- where -----------------------------------------------------------------------------------------------------
 
@@ -133,7 +145,7 @@ class Interceptor(TorchFunctionMode):
         return self.frames[-1].path if self.frames else ""
 
     def _frame(self) -> Frame:
-        return self.frames[-1] if self.frames else _OUTSIDE
+        return self.frames[-1] if self.frames else OUTSIDE
 
     # -- scaled_dot_product_attention ---------------------------------------------------------------------------------
 
@@ -173,7 +185,7 @@ class Interceptor(TorchFunctionMode):
         if not frame.wanted:
             self.skipped.append(frame.path)
             return
-        self.add_traced()
+        take_compiled(self)
         storages = query.untyped_storage().data_ptr(), key.untyped_storage().data_ptr()
         begin = int(query.storage_offset())
         place = (*storages, begin, begin + query.shape[-2] * int(query.stride(-2)))
@@ -205,9 +217,8 @@ class Interceptor(TorchFunctionMode):
         v: Tensor | None,
         output: Tensor | None,
         mask: Tensor | None,
-        chosen: bool = False,
     ) -> None:
-        q = q if chosen else q[:, :, call.rows]
+        q = q[:, :, call.rows]
         if call.kept_heads is not None:
             group = call.heads // k.shape[1]
             q, k = q[:, call.kept_heads], k[:, [h // group for h in call.kept_heads]]
@@ -221,7 +232,7 @@ class Interceptor(TorchFunctionMode):
         size = min(count * row_count * call.keys * 4, operands)
         self.kept += call.batch * size
         if self.kept > self.plan.limit:
-            raise ValueError(self._too_much(call))
+            raise ValueError(self._refusal(call))
         if count * row_count * call.keys * 4 <= operands:
             call.weights = call.row_weights()
             call.query = call.key = call.mask = None
@@ -230,7 +241,12 @@ class Interceptor(TorchFunctionMode):
             call.query, call.key, call.mask = q.clone(), k.clone(), self._copy(mask)
         if self.plan.gradients and output is not None and v is not None:
             call.output, call.value = output, v.detach()
-            self.kept += sum(t.numel() * t.element_size() for t in (output, v))
+            self.kept += _bytes(output) + _bytes(v)
+        if self.kept > self.plan.limit:
+            raise ValueError(self._refusal(call))
+
+    def _refusal(self, call: Call) -> str:
+        return self.plan.refusal(self.kept, [c for c in self.calls if isinstance(c, Call)] + [call])
 
     def _rows(self, frame: Frame, batch: int, heads: int, queries: int, keys: int, past: int) -> slice | list[int]:
         if frame.windowed:  # rows are chosen when the windows have been put back in place
@@ -238,7 +254,7 @@ class Interceptor(TorchFunctionMode):
         choice = self.plan.queries
         if callable(choice):
             choice = choice(SiteInfo(frame.path, batch, heads, queries, keys))
-        return resolve(choice, queries, past)
+        return resolve(choice, queries, past or self.cached)
 
     def _past(self, frame: Frame, place: tuple[int, int, int, int]) -> int:
         """Tokens in the windows that this module call has already seen.
@@ -260,17 +276,6 @@ class Interceptor(TorchFunctionMode):
         if sign not in self.masks:
             self.masks[sign] = (mask, mask.clone())  # the mask itself is held so that its address stays its own
         return self.masks[sign][1]
-
-    def _too_much(self, call: Call) -> str:
-        seen = [c for c in self.calls if isinstance(c, Call)] + [call]
-        row = sum(c.batch * c.heads * c.keys * 4 for c in seen)
-        return (
-            f"recording would keep more than limit={self.plan.limit:,} bytes: {self.kept:,} after {len(seen)} sites "
-            f"({call.path}: {call.batch} x {call.heads} heads x {call.queries} x {call.keys}). Cheaper: one row a "
-            f"site, queries=sightline.CLS or LAST, keeps {row:,} bytes for the same sites; "
-            f"sites='*.{_last_number(call.path)}.*' or heads=[0] keep fewer; sightline.survey(model, ...) lists what "
-            "each choice costs; or raise limit="
-        )
 
     # -- nn.MultiheadAttention ----------------------------------------------------------------------------------------
 
@@ -298,62 +303,6 @@ class Interceptor(TorchFunctionMode):
         finally:
             frame.hint = before
 
-    # -- inside torch.compile -----------------------------------------------------------------------------------------
-
-    def _traced(self, func: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
-        """What Dynamo traces in place of a torch call: plain enough to become part of the one compiled graph."""
-        if func is Tensor.unflatten:  # a Python method whose `super()` call Dynamo cannot trace below a mode
-            func = torch.unflatten
-        output = func(*args, **kwargs)
-        frame = self.frames[-1] if self.frames else _OUTSIDE
-        if func is _flex_operator:
-            self.opaque.append("flex_attention")
-        elif func is F.softmax or func is torch.softmax or func is Tensor.softmax:
-            if output.dim() >= 3:
-                self.opaque.append(f"softmax inside torch.compile in {frame.path}")
-        elif not frame.wanted:
-            if func is F.multi_head_attention_forward or func is F.scaled_dot_product_attention:
-                self.skipped.append(frame.path)
-        elif func is F.multi_head_attention_forward:
-            parts = projected(args, kwargs)
-            if parts is None:
-                self.opaque.append("compiled nn.MultiheadAttention with added keys (add_bias_kv, add_zero_attn)")
-            else:
-                hint = frame.hint or ("self" if args[0] is args[1] else "cross")
-                self._trace_call(frame.path, hint, *parts, False, None, 0.0)
-        elif func is F.scaled_dot_product_attention:
-            query, key, _, mask, dropout, causal = operands_of(args, kwargs)
-            self._trace_call(frame.path, frame.hint, query, key, mask, causal, kwargs.get("scale"), dropout)
-        return output
-
-    def _trace_call(self, path: str, hint: str, query: Tensor, key: Tensor, mask: Any, *rest: Any) -> None:
-        if self.traced_row is not None:
-            start = self.traced_row % query.shape[-2]
-            kept = query[..., start : start + 1, :].clone()
-        else:
-            kept = query.clone()
-        shape = (query.shape[:-2], query.shape[-2])
-        self.traced.append((path, hint, shape, kept, key.clone(), mask, *rest))
-
-    def add_traced(self) -> None:
-        """Turns what compiled code collected into calls; the same choices of rows and heads, made afterwards."""
-        traced, self.traced = self.traced, []
-        for path, hint, (lead, queries), query, key, mask, causal, scale, dropout in traced:
-            q, k = as_four(query), as_four(key)
-            batch, heads, _, width = q.shape
-            single = self.traced_row is not None
-            frame = Frame(path, hint, -1, False, True)
-            rows = self._rows(frame, batch, heads, queries, k.shape[2], 0)
-            call = Call(
-                "sdpa", path, hint, -1, (0, 0, 0, 0), batch, heads, queries, k.shape[2], rows,
-                causal=causal, scale=width**-0.5 if scale is None else scale, width=width, dropout=dropout,
-                kept_heads=self.plan.head_list(heads), cached=self.cached,
-            )  # fmt: skip
-            if self.plan.hold:
-                mask = None if mask is None else mask_rows(mask.detach(), tuple(lead), rows)
-                self._hold(call, q.detach(), k.detach(), None, None, mask, chosen=single)
-            self.calls.append(call)
-
     # -- attention written out: softmax, then a product with values ---------------------------------------------------
 
     def _softmax(self, result: Any, args: tuple, kwargs: dict[str, Any]) -> None:
@@ -363,6 +312,14 @@ class Interceptor(TorchFunctionMode):
             if len(self.softmaxes) > 2:
                 self._unfollowed(self.softmaxes.popleft())
 
+    def _forget_softmax(self, serial: int) -> None:
+        """A mechanism that reports itself is not seen once more through the softmax that it computes."""
+        last = self.calls[-1] if self.calls else None
+        if isinstance(last, Call) and last.source == "softmax" and last.frame == serial >= 0:
+            self.kept -= last.nbytes()
+            self.calls.pop()
+        self.softmaxes = deque(entry for entry in self.softmaxes if entry[2] != self._frame().path)
+
     def _unfollowed(self, entry: tuple[Tensor, Tensor, str]) -> None:
         """A softmax that never met values is no attention, unless its module is named for it."""
         if "att" in entry[2].lower():
@@ -370,20 +327,24 @@ class Interceptor(TorchFunctionMode):
 
     def finish(self) -> None:
         """Takes in what is still under way when the recording ends."""
-        self.add_traced()
+        take_compiled(self)
         while self.softmaxes:
             self._unfollowed(self.softmaxes.popleft())
         self.masks.clear()
 
-    def _follow(self, name: str, result: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+    def _follow(self, name: str, result: Any, args: tuple) -> None:
         """Has a softmax's result just been multiplied with values, or only been carried on its way there?"""
         for number, (now, weights, path) in enumerate(self.softmaxes):
             if name in _PRODUCT:
-                operands = args[1:] if name == "einsum" else args[:2]
-                if any(o is now for o in operands):
+                operands = [a for a in args if isinstance(a, Tensor)]
+                # values come in batches as their weights do; a softmax times a plain matrix is a soft choice among rows
+                if any(o is now for o in operands) and all(o.dim() >= min(now.dim(), 3) for o in operands):
                     self._keep_weights(weights, by_head(weights.detach(), now, self._frame().heads))
                     del self.softmaxes[number]
                     return
+            elif name == "__getitem__" and args[0] is now and result.shape[:-1] == now.shape[:-1]:
+                self.softmaxes[number] = (result, result, path)  # the weight of a learned sink is dropped
+                return
             elif name in _CARRY and args[0] is now and isinstance(result, Tensor) and result.numel() == now.numel():
                 self.softmaxes[number] = (result, weights, path)
                 return
@@ -394,7 +355,7 @@ class Interceptor(TorchFunctionMode):
         if not frame.wanted:
             self.skipped.append(frame.path)
             return
-        self.add_traced()
+        take_compiled(self)
         batch, heads, queries, keys = weights.shape
         rows = self._rows(frame, batch, heads, queries, keys, 0)
         kept_heads = self.plan.head_list(heads)
@@ -418,7 +379,7 @@ class Interceptor(TorchFunctionMode):
             call.weights = weights[:, :, rows].clone()
             self.kept += call.nbytes()
             if self.kept > self.plan.limit:
-                raise ValueError(self._too_much(call))
+                raise ValueError(self._refusal(call))
             if self.plan.gradients:
                 call.output = graph
         self.calls.append(call)
@@ -428,18 +389,16 @@ class Interceptor(TorchFunctionMode):
         frame = self._frame()
         path = f"{frame.path}.{name}".strip(".") if name else frame.path
         frame = Frame(path, kind, frame.serial, False, self.plan.wants(path))
+        self._forget_softmax(frame.serial)
         self.frames.append(frame)
         try:
+            before = len(self.calls)
             self._keep_weights(weights, weights.detach())
-            if self.calls and isinstance(self.calls[-1], Call):
-                self.calls[-1].source = "observe"
+            for call in self.calls[before:]:
+                if isinstance(call, Call):
+                    call.source = "observe"
         finally:
             self.frames.pop()
-
-
-def _last_number(path: str) -> str:
-    numbers = [part for part in path.split(".") if part.isdigit()]
-    return numbers[-1] if numbers else "*"
 
 
 def _bytes(tensor: Tensor) -> int:

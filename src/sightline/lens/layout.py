@@ -48,6 +48,12 @@ class Layout:
         return self.frames * self.height * self.width
 
     @property
+    def class_token(self) -> int | None:
+        """The key of the class token; None where the tokens before the patches are of other kinds."""
+        first = self.prefix_names[0] if self.prefix else ""
+        return self.offset if first.startswith(("class", "special")) else None
+
+    @property
     def end(self) -> int:
         """One past the last key that is a patch."""
         return self.offset + self.prefix + (self.patches if self.order is None else max(self.order) + 1)

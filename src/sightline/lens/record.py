@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from sightline.attention import observe
+from sightline.lens.compiled import take_compiled
+from sightline.lens.given import Mark, evaluating
 from sightline.lens.hooks import attach, cache_length
 from sightline.lens.intercept import Interceptor
 from sightline.lens.recording import Recording
@@ -64,7 +66,7 @@ def _watch(model: nn.Module, plan: Plan, recording: Recording) -> Iterator[None]
     with ExitStack() as stack:
         for handle in [
             *attach(model, mode),
-            *_follow_root(model, mode, recording),
+            *_follow_root(model, mode),
             *_keep_fast_path(model, mode),
         ]:
             stack.callback(handle.remove)
@@ -81,17 +83,23 @@ def _watch(model: nn.Module, plan: Plan, recording: Recording) -> Iterator[None]
 
 
 def survey(model: nn.Module, *inputs: Any, **named: Any) -> Survey:
-    """Runs `model(*inputs, **named)` once, keeps nothing, and tells the sites, their shapes and what keeping costs."""
+    """Runs `model(*inputs, **named)` once, keeps nothing, and tells the sites, their shapes and what keeping costs.
+
+    The model runs in evaluation mode and without gradients, and is left in the mode it was in.
+    """
     recording = Recording(model, Plan(hold=False))
-    with _watch(model, recording.plan, recording), torch.no_grad():
+    with evaluating(model), torch.no_grad(), _watch(model, recording.plan, recording):
         model(*inputs, **named)
+    recording.forget()
     return Survey(recording)
 
 
-def _follow_root(model: nn.Module, mode: Interceptor, recording: Recording) -> list[Any]:
+def _follow_root(model: nn.Module, mode: Interceptor) -> list[Any]:
     """Notes each pass of the model itself, its inputs, and calls from threads that the lens cannot see into."""
 
-    def enter(_module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+    def enter(_module: nn.Module, args: tuple, kwargs: dict[str, Any] | None = None) -> None:
+        if kwargs is None:  # another thread called while the recording was being taken down
+            return
         if torch.compiler.is_compiling() or mode.paused:
             return
         if threading.get_ident() != mode.thread:
@@ -99,17 +107,19 @@ def _follow_root(model: nn.Module, mode: Interceptor, recording: Recording) -> l
             return
         if torch._C._current_graph_task_id() != -1:
             return  # gradient checkpointing runs parts again during backward
-        mode.add_traced()
+        take_compiled(mode)
         mode.cached = cache_length(kwargs)
         mode.frames.clear()
-        mode.calls.append("step" if mode.cached else "pass")
-        recording.note_inputs(_module, args, kwargs)
+        mode.watch_cache(kwargs.get("past_key_values"))
+        mode.begin(Mark("step" if mode.cached else "pass"), args, kwargs)
 
-    def enter_part(_module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+    def enter_part(_module: nn.Module, args: tuple, kwargs: dict[str, Any] | None = None) -> None:
+        if kwargs is None:
+            return
         if torch.compiler.is_compiling() or mode.paused:
             return
-        if threading.get_ident() == mode.thread and recording.pixels is None:
-            recording.note_inputs(_module, args, kwargs)
+        if threading.get_ident() == mode.thread and mode.mark is not None and mode.mark.pixels is None:
+            mode.mark.note(args, kwargs)
 
     handles: list[Any] = [model.register_forward_pre_hook(enter, with_kwargs=True, prepend=True)]
     if model._compiled_call_impl is not None:
@@ -148,7 +158,9 @@ def _keep_fast_path(model: nn.Module, mode: Interceptor) -> list[Any]:
     that path off, and the plain path answers something else there; so the packed answer is computed once more.
     """
 
-    def leave(module: nn.TransformerEncoder, args: tuple, kwargs: dict[str, Any], output: Tensor) -> Tensor | None:
+    def leave(module: Any, args: tuple, kwargs: dict[str, Any], output: Tensor | None = None) -> Tensor | None:
+        if output is None:
+            return None
         padding = kwargs.get("src_key_padding_mask", args[2] if len(args) > 2 else None)
         if mode.paused or padding is None or module.training or torch.is_grad_enabled() or not module.use_nested_tensor:
             return None

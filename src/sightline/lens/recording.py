@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from sightline.lens.assemble import choose_rows, group_calls, number_sites, passes_of, why_nothing
 from sightline.lens.capture import Call
+from sightline.lens.given import Mark
 from sightline.lens.intercept import Interceptor
-from sightline.lens.select import Plan
+from sightline.lens.select import Plan, Row
 from sightline.lens.site import Site
 
 
@@ -28,8 +29,7 @@ class Recording(Sequence[Site]):
         self.plan = plan
         self.sites: list[Site] = []
         self.passes: list[list[Site]] = []
-        self.inputs: dict[str, Any] = {}
-        self.pixels: Tensor | None = None
+        self.given: list[Mark] = []  # of each pass
         self.cached = False
         self.other_thread = False
         self.opaque: list[str] = []
@@ -40,20 +40,26 @@ class Recording(Sequence[Site]):
 
     # -- filling ---------------------------------------------------------------------------------------------------
 
-    def note_inputs(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        """Remembers what the model was given first: pixels (batch, 3, height, width) or video, and token ids."""
-        if not self.inputs:
-            self.inputs = {**{str(i): a for i, a in enumerate(args)}, **kwargs}
-        if self.pixels is None:
-            for value in (*kwargs.values(), *args):
-                if isinstance(value, Tensor) and value.is_floating_point() and _is_picture(value):
-                    self.pixels = value.detach()
-                    return
+    @property
+    def pixels(self) -> Tensor | None:
+        """The picture or video that the first pass was given; None where there was none."""
+        return self.given[0].pixels if self.given else None
 
     @property
     def batch(self) -> int | None:
-        """Images in the batch that the model was given; None where it was given none."""
-        return None if self.pixels is None else self.pixels.shape[0]
+        """Images in the batch that the first pass was given; None where it was given none."""
+        return self.given[0].batch if self.given else None
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What the first pass was given, by name or position."""
+        return self.given[0].inputs if self.given else {}
+
+    def forget(self) -> None:
+        """Lets go of what the model was given; tokens can no longer be placed on the image then."""
+        self.given = [Mark("pass") for _ in self.given]
+        for site in self.sites:
+            site.given = Mark("pass")
 
     def fill(self, mode: Interceptor) -> None:
         """Puts the calls together into sites.  Raises RuntimeError when there are none."""
@@ -62,9 +68,10 @@ class Recording(Sequence[Site]):
         self.other_thread = mode.other_thread
         self.opaque = sorted(set(mode.opaque))
         passes = passes_of(mode.calls)
-        self.cached = any(len(steps) > 1 for steps in passes)
-        for steps in passes:
-            sites = [self._site(calls, stepped) for calls, stepped in group_calls(steps)]
+        self.cached = any(len(steps) > 1 for steps, _ in passes)
+        self.given = [given for _, given in passes]
+        for steps, given in passes:
+            sites = [self._site(calls, stepped, given) for calls, stepped in group_calls(steps)]
             self.passes.append(sites)
             self.sites += sites
         for sites in self.passes:
@@ -78,22 +85,34 @@ class Recording(Sequence[Site]):
                 f"not recorded, because the kernel hides its operands: {'; '.join(self.opaque)}", stacklevel=4
             )
         if self.other_thread:
-            warnings.warn("parts of the model ran in another thread, and their attention was not seen", stacklevel=4)
+            warnings.warn("calls of this model from other threads were not recorded", stacklevel=4)
+        if mode.reordered:
+            warnings.warn(
+                "beam search moved hypotheses between the rows of the batch: the rows of a step belong to the "
+                "hypotheses that were there then; record generate(num_beams=1), or the finished sentence in one pass",
+                stacklevel=4,
+            )
         self._check_rows()
 
-    def _site(self, calls: list[Call], steps: bool) -> Site:
+    def _site(self, calls: list[Call], stepped: bool, given: Mark) -> Site:
         from sightline.lens.windows import find_windows
 
         first = calls[0]
-        windows = None
-        if len(calls) == 1 and self.batch and first.batch > self.batch and first.batch % self.batch == 0:
+        windows, batch = None, given.batch
+        if len(calls) == 1 and batch and first.batch > batch and first.batch % batch == 0:
             try:
-                windows = find_windows(self.model, first.path, first.batch, first.queries, self.pixels, self.inputs)
+                windows = find_windows(self.model, first.path, first.batch, first.queries, given.pixels, given.inputs)
             except ValueError as error:
                 warnings.warn(f"{first.path} is kept window by window, not put in place: {error}", stacklevel=5)
+        elif first.undecided and not batch and first.batch > 1 and not any("grid" in name for name in given.inputs):
+            warnings.warn(
+                f"{first.path} may attend in windows, and no image was seen to put them back on; record the model that "
+                "is given the pixels",
+                stacklevel=5,
+            )
         if windows is None and first.undecided and self.plan.queries is not None:
-            choose_rows(calls, self.plan.queries, steps)
-        return Site(calls, steps=steps, recording=self, windows=windows)
+            choose_rows(calls, self.plan.queries, stepped)
+        return Site(calls, steps=stepped, recording=self, given=given, windows=windows)
 
     def _check_rows(self) -> None:
         choice = self.plan.queries
@@ -104,7 +123,7 @@ class Recording(Sequence[Site]):
         )
         for site in self.sites:
             bad = [i for i in wanted if not -site.queries <= i < site.queries]
-            if bad and not site.stepped:
+            if bad:
                 raise ValueError(f"queries={bad[0]}: {site.name} has queries 0 to {site.queries - 1}")
 
     # -- as a sequence -----------------------------------------------------------------------------------------------
@@ -203,7 +222,9 @@ class Recording(Sequence[Site]):
 
         if site.windows is not None:
             return site.windows.layout
-        return infer_layout(self.model, site.keys, self.pixels, path=site.path, inputs=self.inputs, layout=self._layout)
+        return infer_layout(
+            self.model, site.keys, site.given.pixels, path=site.path, inputs=site.given.inputs, layout=self._layout
+        )
 
     # -- what can be made of it ----------------------------------------------------------------------------------------
 
@@ -214,9 +235,14 @@ class Recording(Sequence[Site]):
         return heat(self, **choices)
 
     def rollout(self, sites: Sequence[Site] | None = None, **choices: Any) -> Tensor:
-        """Attention rollout over the self-attention sites, (batch, rows, tokens); see `lens.rollout.rollout`."""
+        """Attention rollout over the self-attention sites, (batch, rows, tokens); see `lens.rollout.rollout`.
+
+        `rows=sightline.CLS` gives the class token's row alone and holds no N x N matrix; None gives all N x N.
+        """
         from sightline.lens.rollout import rollout
 
+        if isinstance(choices.get("rows"), Row):
+            choices["rows"] = choices["rows"].position
         return rollout(self._chain() if sites is None else sites, **choices)
 
     def grad_weighted(self, score: Tensor, layer: int = -1) -> Tensor:
@@ -305,11 +331,15 @@ class Recording(Sequence[Site]):
     ) -> Any:
         """Does masking what it looked at change the answer?  Runs `model` again on masked input (`lens.verdict.check`).
 
-        `image` may be the input tensor (batch, 3, height, width); by default the pixels that were recorded are used.
+        `image` may be the input tensor (batch, 3, height, width).  Without one, or with a PIL image (which cannot be
+        prepared as the model needs it), the pixels that were recorded are masked.
         `item` is the image of the batch, `heat` another map than `heat(item=item)`.
         """
         from sightline.lens.verdict import check
 
+        self.only_pass()
+        if image is not None and not isinstance(image, Tensor | Image):
+            raise TypeError(f"image is the model's input tensor or a PIL image, not {type(image).__name__}")
         pixels = image if isinstance(image, Tensor) else self.pixels
         if pixels is None or pixels.dim() != 4:
             shape = "no image" if pixels is None else f"a video of shape {tuple(pixels.shape)}"
@@ -343,8 +373,3 @@ class Recording(Sequence[Site]):
         return to_notebook_html(
             picture, header, rows, heading=f"{type(self.model).__name__}: {len(self)} attention sites"
         )
-
-
-def _is_picture(value: Tensor) -> bool:
-    """(batch, 3, height, width), or video (batch, frames, 3, height, width) / (batch, 3, frames, height, width)."""
-    return (value.dim() == 4 and value.shape[1] == 3) or (value.dim() == 5 and 3 in (value.shape[1], value.shape[2]))

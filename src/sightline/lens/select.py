@@ -77,6 +77,23 @@ class Plan:
             raise ValueError(f"heads={self.heads!r}: this site has heads 0 to {heads - 1}")
         return kept
 
+    def refusal(self, kept: int, seen: Sequence[Any]) -> str:
+        """Why a recording that keeps `kept` bytes after these calls is refused, and what would cost less."""
+        last = seen[-1]
+        row = sum(c.batch * c.heads * c.keys * 4 for c in seen)
+        return (
+            f"recording would keep more than limit={self.limit:,} bytes: {kept:,} after {len(seen)} sites "
+            f"({last.path}: {last.batch} x {last.heads} heads x {last.queries} x {last.keys}). Cheaper: one row a "
+            f"site, queries=sightline.CLS or LAST, keeps {row:,} bytes for the same sites; "
+            f"sites='*.{_last_number(last.path)}.*' or heads=[0] keep fewer; sightline.survey(model, ...) lists what "
+            "each choice costs; or raise limit="
+        )
+
+
+def _last_number(path: str) -> str:
+    numbers = [part for part in path.split(".") if part.isdigit()]
+    return numbers[-1] if numbers else "*"
+
 
 def resolve(choice: Choice, queries: int, offset: int = 0) -> slice | list[int]:
     """Rows of a call with `queries` queries whose first one is token `offset`, as a slice or a list of indices.
@@ -89,6 +106,8 @@ def resolve(choice: Choice, queries: int, offset: int = 0) -> slice | list[int]:
     if isinstance(choice, Row):
         start = choice.position % queries
         return slice(start, start + 1)
+    if isinstance(choice, slice) and offset and (choice.start or 0) >= 0 and (choice.stop is None or choice.stop >= 0):
+        return [i - offset for i in range(*choice.indices(offset + queries)) if i >= offset]
     if isinstance(choice, slice):
         start, stop, step = choice.indices(queries)
         return slice(start, stop, step) if step > 0 else list(range(start, stop, step))

@@ -9,11 +9,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sightline.lens.capture import Call
+from sightline.lens.given import Mark
 
 _CROSS = re.compile(
-    r"cross|encoder_attn|encdec|enc_dec|encoder_decoder|multihead_attn|src_attn|(^|[._])attn2($|[._])|context_attn",
-    re.IGNORECASE,
+    r"cross|encoder_attn|encdec|enc_dec|encoder_decoder|multihead_attn|src_attn|context_attn", re.IGNORECASE
 )
+_SECOND = re.compile(r"(^|[._])attn2($|[._])")  # cross attention in a UNet; in SD3.5 the image's own, given alone
 
 
 class Site:
@@ -32,10 +33,11 @@ class Site:
         dropout: probability that the model applied after these weights; maps are before dropout.
     """
 
-    def __init__(self, calls: Sequence[Call], *, steps: bool, recording: Any, windows: Any = None) -> None:
+    def __init__(self, calls: Sequence[Call], *, steps: bool, recording: Any, given: Mark, windows: Any = None) -> None:
         first = calls[0]
         self.calls = list(calls)
         self.recording = recording  # a Recording: typed loosely, since that module imports this one
+        self.given = given  # what this pass of the model was given
         self.path = self.name = first.path
         self.index = self.layer = 0
         self.source = first.source
@@ -48,7 +50,7 @@ class Site:
         self._offsets(calls, steps)
         self.batch = first.batch
         if windows is not None:
-            self.batch = recording.batch or first.batch
+            self.batch = given.batch or first.batch
             self.queries = self.keys = windows.tokens
             self._placed = windows.rows(recording.plan.queries)
         self.kind = self._kind(first, steps)
@@ -72,7 +74,7 @@ class Site:
             return "joint" if first.queries == first.keys == int(first.hint[6:]) else "cross"
         if first.hint in ("self", "cross"):
             return first.hint
-        if _CROSS.search(first.path):
+        if _is_cross(first):
             return "cross"
         if first.hint == "alone":
             return "self"
@@ -197,7 +199,8 @@ class Site:
 
 
 def _is_cross(call: Call) -> bool:
-    return call.hint == "cross" or bool(_CROSS.search(call.path))
+    second = call.hint != "alone" and _SECOND.search(call.path)
+    return call.hint == "cross" or bool(second or _CROSS.search(call.path))
 
 
 def _few(numbers: list[int]) -> str:

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sightline.lens.check import Curves, MaskEffect, deletion_insertion, mask_effect
+from sightline.lens.given import evaluating
 from sightline.lens.page_data import PageCurve
 
 
@@ -46,10 +47,6 @@ def check(
 
     `choices` (score, fill, seeds, batch) go to both.  Raises ValueError as they do.
     """
-    training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         effect = mask_effect(model, pixels, heat, **choices)
         return Check(effect, deletion_insertion(model, pixels, heat, steps=steps, **choices))
-    finally:
-        model.train(training)

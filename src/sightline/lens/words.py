@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sightline.lens.combine import merge_tokens, relative, word_groups
+from sightline.lens.given import evaluating
 from sightline.lens.layout import Layout
 from sightline.lens.place import image_shape, infer_layout
 from sightline.lens.place_models import setting
@@ -173,15 +174,10 @@ def _write(
     wanted = [] if generated is None else [int(i) for i in torch.as_tensor(generated).flatten()]
     settings = {"max_new_tokens": max_new_tokens} if generated is None else _forcing(wanted)
     root = _stepping(model)
-    was = model.training
-    model.eval()
-    try:
-        with record(model.get_submodule(root), queries=LAST) as seen:
-            told = model.generate(  # type: ignore[operator]
-                **inputs, do_sample=False, num_beams=1, use_cache=True, **settings
-            )
-    finally:
-        model.train(was)
+    with evaluating(model), record(model.get_submodule(root), queries=LAST) as seen:
+        told = model.generate(  # type: ignore[operator]
+            **inputs, do_sample=False, num_beams=1, use_cache=True, **settings
+        )
     sequences = getattr(told, "sequences", told)
     if len(sequences) != 1:
         raise ValueError(f"one image at a time: the model wrote {len(sequences)} texts")

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from sightline.data.photographs import open_photograph
-from sightline.tasks.look import Look, answer, best_labels, evaluating, like_parameters, look
+from sightline.lens.given import evaluating
+from sightline.tasks.look import Look, answer, best_labels, like_parameters, look
 from sightline.tasks.vision_model import ModelError, Prepare, VisionModel, open_vision_model
 
 

@@ -3,8 +3,6 @@
 import base64
 import io
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from sightline.data.photographs import open_photograph
+from sightline.lens.given import evaluating
 from sightline.tasks.vision_model import Prepare, open_vision_model
 
 # methods that need the gradient of the answer; all others only read the forward pass
@@ -178,18 +177,6 @@ def look(
         command=command,
         score=score,
     )
-
-
-@contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; afterwards every part is back in its own mode."""
-    modes = [(part, part.training) for part in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
 
 
 def _run(model: torch.nn.Module, pixels: Tensor, gradients: bool, limit: int) -> tuple[Any, Tensor | None]:

@@ -1,0 +1,64 @@
+"""What a model was given: pixels and token ids of each pass, for placing its tokens; never a key-value cache."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+
+@dataclass
+class Mark:
+    """The beginning of a pass of the model ("pass"), of one of its steps ("step"), or of a part called on its own."""
+
+    kind: str
+    path: str = ""
+    inputs: dict[str, Any] = field(default_factory=dict)
+    pixels: Tensor | None = None
+
+    def note(self, args: tuple, kwargs: dict[str, Any]) -> None:
+        """Remembers the first arguments that tell something, and the first picture among them."""
+        named = {**{str(i): a for i, a in enumerate(args)}, **kwargs}
+        if not self.inputs:
+            self.inputs = {name: value for name, value in named.items() if _is_plain(value)}
+        if self.pixels is None:
+            nested = [v for value in named.values() if isinstance(value, dict) for v in value.values()]
+            self.pixels = next((v.detach() for v in (*named.values(), *nested) if _is_picture(v)), None)
+
+    @property
+    def batch(self) -> int | None:
+        """Images in the batch; None where no image was given."""
+        return None if self.pixels is None else self.pixels.shape[0]
+
+
+def first_of(marks: Iterable[Mark]) -> Mark:
+    """One mark with what several marks of the same pass know, the earliest first."""
+    joined = Mark("pass")
+    for mark in marks:
+        joined.inputs = {**mark.inputs, **joined.inputs}
+        joined.pixels = mark.pixels if joined.pixels is None else joined.pixels
+    return joined
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, Tensor | int | float | bool | str | list | tuple | None)
+
+
+def _is_picture(value: Any) -> bool:
+    """(batch, 3, height, width), or video (batch, frames, 3, height, width) / (batch, 3, frames, height, width)."""
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        return False
+    return (value.dim() == 4 and value.shape[1] == 3) or (value.dim() == 5 and 3 in (value.shape[1], value.shape[2]))
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; afterwards every part is back in its own mode."""
+    modes = [(part, part.training) for part in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
