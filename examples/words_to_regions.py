@@ -17,7 +17,7 @@ import sightline
 from sightline.data.photographs import sample_photographs
 
 out = Path(sys.argv[1] if len(sys.argv) > 1 else "looks")
-out.mkdir(parents=True, exist_ok=True)
+out.mkdir(exist_ok=True)
 pieces = ["<s>", "</s>", "<image>", "▁a", "▁red", "▁cu", "be", "▁on", "▁the", "▁ta", "ble"]
 vocabulary = Tokenizer(models.WordLevel({piece: i for i, piece in enumerate(pieces)}, "<s>"))
 vocabulary.decoder = decoders.Metaspace()
@@ -25,16 +25,13 @@ tokenizer = tf.PreTrainedTokenizerFast(tokenizer_object=vocabulary, bos_token="<
 
 torch.manual_seed(0)
 sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "initializer_range": 0.4}
-tower, words = (
-    tf.CLIPVisionConfig(**sizes, image_size=96, patch_size=16),
-    tf.LlamaConfig(**sizes, vocab_size=len(pieces)),
-)
+tower = tf.CLIPVisionConfig(**sizes, image_size=96, patch_size=16)
+words = tf.LlamaConfig(**sizes, vocab_size=len(pieces))
 config = tf.LlavaConfig(vision_config=tower, text_config=words, image_token_index=2)
 model = tf.LlavaForConditionalGeneration(config).eval()
 image = sightline.open_photograph(sample_photographs()[0]).resize((96, 96))
 pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(1, 96, 96, 3).permute(0, 3, 1, 2) / 255
 inputs = {"input_ids": torch.tensor([[0, *[2] * 36, 3]]), "pixel_values": pixels}
-
 # random weights would write nonsense, so the answer is given; leave `generated` out and the model writes its own
 answer = [pieces.index(piece) for piece in ("▁a", "▁red", "▁cu", "be", "▁on", "▁the", "▁ta", "ble")]
 found = sightline.words_to_regions(model, inputs, tokenizer=tokenizer, generated=answer, image=image)

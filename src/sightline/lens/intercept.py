@@ -96,7 +96,7 @@ class Interceptor(TorchFunctionMode):
             return see_compiled(self, func, args, kwargs)
         meaning = _MEANING.get(func)
         if meaning is None:
-            meaning = _MEANING.setdefault(func, _meaning(func))
+            meaning = _MEANING[func] = _meaning(func)
         if self.paused or (meaning == "other" and not self.softmaxes):  # nearly every call of a model
             return func(*args, **kwargs)
         if meaning == "fused":
@@ -349,7 +349,7 @@ class Interceptor(TorchFunctionMode):
                 self.softmaxes[number] = (result, weights, path)
                 return
 
-    def _keep_weights(self, graph: Tensor, weights: Tensor) -> None:
+    def _keep_weights(self, graph: Tensor, weights: Tensor, source: str = "softmax") -> None:
         """Adds a call whose whole matrix exists already: keeps the rows asked for."""
         frame = self._frame()
         if not frame.wanted:
@@ -360,7 +360,7 @@ class Interceptor(TorchFunctionMode):
         rows = self._rows(frame, batch, heads, queries, keys, 0)
         kept_heads = self.plan.head_list(heads)
         call = Call(
-            "softmax",
+            source,
             frame.path,
             frame.hint,
             frame.serial,
@@ -391,14 +391,8 @@ class Interceptor(TorchFunctionMode):
         frame = Frame(path, kind, frame.serial, False, self.plan.wants(path))
         self._forget_softmax(frame.serial)
         self.frames.append(frame)
-        try:
-            before = len(self.calls)
-            self._keep_weights(weights, weights.detach())
-            for call in self.calls[before:]:
-                if isinstance(call, Call):
-                    call.source = "observe"
-        finally:
-            self.frames.pop()
+        self._keep_weights(weights, weights.detach(), "observe")
+        self.frames.pop()
 
 
 def _bytes(tensor: Tensor) -> int:

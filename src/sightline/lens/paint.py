@@ -202,6 +202,7 @@ def tile(
     limits: tuple[Number, Number],
     colours: str,
 ) -> Image.Image:
+    """Draws one small map on its photograph, or plain where there is none."""
     if base is not None:
         return lay(base, values, limits, colours=colours)[0]
     level = np.clip((values - limits[0]) / (limits[1] - limits[0]), 0, 1)

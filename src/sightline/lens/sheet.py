@@ -14,6 +14,7 @@ SMALL_PRINT = "Attention shows where information was read, not what caused the a
 
 @lru_cache(maxsize=64)
 def font_of(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """The DejaVu font that ships inside matplotlib, in pixels of height: the same letters on every machine."""
     import matplotlib
 
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
@@ -33,6 +34,7 @@ def wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
 
 
 def fitted(text: str, font: ImageFont.FreeTypeFont, width: Number) -> str:
+    """The text cut to a width in pixels, with an ellipsis where something was cut."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:
@@ -97,6 +99,7 @@ def legend(
 
 
 def badge(picture: Image.Image, text: str) -> None:
+    """Writes a small outlined label into the lower right corner of the picture, in place."""
     font = font_of(10)
     place = (picture.width - 4, picture.height - 3)
     ImageDraw.Draw(picture).text(place, text, font=font, fill="white", anchor="rd", stroke_width=2, stroke_fill="black")

@@ -272,6 +272,7 @@ def _has_gradients(seen: Any, score: Tensor | None) -> bool:
 
 
 def like_parameters(pixels: Tensor, model: torch.nn.Module) -> Tensor:
+    """The pixels on the device and in the precision of the model's parameters."""
     first = next(model.parameters(), None)
     return pixels if first is None else pixels.to(device=first.device, dtype=first.dtype)
 
