@@ -94,7 +94,7 @@ def clock(run: Callable[[], object], device: str) -> float:
 @torch.no_grad()
 def measure(model: str, tokens: int, batch: int, rounds: int, device: str) -> Row:
     _, heads, _ = SIZES[model]
-    depth = 12 if tokens < 3000 else 3  # ratios do not depend on depth; the largest size would take minutes a pass
+    depth = 12 if tokens < 3000 else 3 if batch == 1 else 1  # ratios do not depend on depth; this keeps a pass short
     net = build(model, tokens, depth, device)
     pixels = torch.randn(batch, 3, net.config.image_size, net.config.image_size, device=device)
     maps = depth * batch * heads * tokens * tokens * 4

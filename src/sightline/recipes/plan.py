@@ -3,9 +3,14 @@
 import dataclasses
 import inspect
 import json
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from torch import nn
+
+from sightline.checkpoints import load_checkpoint
 
 NAMES = ("vit", "vit_control")
 
@@ -74,6 +79,24 @@ def command_of(plan: dict[str, Any]) -> str:
     """Gives the shell command that repeats a run."""
     pairs = [f"{key}={value}" for key, value in (plan["settings"] | plan["sizes"]).items()]
     return " ".join(["sightline train", plan["system"], "--data", repr(plan["data"]), *pairs])
+
+
+def start_from(network: nn.Module, weights: str, classes: Sequence[str]) -> None:
+    """Gives a network the weights of an earlier run (its `weights` folder), of the same sizes and classes.
+
+    Raises TrainingError where they do not fit.
+    """
+    folder = Path(weights)
+    if not (folder / "card.json").is_file():
+        raise TrainingError(f"init={weights}: no card.json there; give the `weights` folder of a run")
+    known = json.loads((folder / "card.json").read_text(encoding="utf-8"))["classes"]
+    if list(known) != list(classes):
+        raise TrainingError(f"init={weights} knows {len(known)} classes, which are not the {len(classes)} of the data")
+    try:
+        network.load_state_dict(load_checkpoint(folder, source="sightline").state_dict())
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise TrainingError(f"init={weights} is of other sizes than this run ({reason})") from error
 
 
 def _arguments(recipe: Any) -> set[str]:

@@ -16,7 +16,7 @@ from safetensors.torch import load_model
 
 from sightline.data.labelled import open_labelled
 from sightline.recipes.batches import LabelledBatches
-from sightline.recipes.plan import TrainingError, command_of, new_plan, read_plan, recipe_of
+from sightline.recipes.plan import TrainingError, command_of, new_plan, read_plan, recipe_of, start_from
 from sightline.recipes.results import measure, write_results
 from sightline.recipes.watch import Checkpoints, Progress, Record
 
@@ -70,6 +70,8 @@ def _run(plan: dict[str, Any], folder: Path, *, resumed: bool) -> None:
         raise TrainingError(f"{plan['data']}: train and val differ in the classes {', '.join(missing[:5])}")
     lightning.seed_everything(settings.seed, verbose=False)
     network = recipe_file.build(len(pictures.classes), **plan["sizes"])
+    if settings.init:
+        start_from(network, settings.init, pictures.classes)
     side = network.image_size[0]
     recipe = recipe_file.Recipe(network, settings, side=side, classes=len(pictures.classes))
     batches = LabelledBatches(pictures, held, side=side, batch=settings.batch, steps=settings.steps, seed=settings.seed)

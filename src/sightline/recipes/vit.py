@@ -40,6 +40,7 @@ class Settings:
     seed: int = 0
     precision: str = "32-true"
     save_every: int = 200
+    init: str = ""  # a folder of weights to start from, with the same classes
 
 
 TINY = {"steps": 200, "batch": 32, "mix": 0.0, "save_every": 50, "average": 0.95}
