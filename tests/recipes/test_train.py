@@ -92,6 +92,18 @@ def test_a_resumed_run_is_the_run(system: str, patterns: Path, tmp_path: Path, m
         torch.testing.assert_close(after[key], value, rtol=0, atol=1e-6)
 
 
+def test_a_run_may_start_from_earlier_weights(learned: Path, patterns: Path, tmp_path: Path) -> None:
+    data, weights = f"folder:{patterns}", learned / "weights"
+    short = {"steps": 3, "save_every": 3, "rate": 1e-9, "average": 0.0}
+    again = train("vit", data, out=tmp_path / "again", tiny=True, init=str(weights), **short)
+    figures = [json.loads((run / "metrics.json").read_text())["measured"] for run in (learned, again)]
+    assert figures[0] == figures[1]
+    with pytest.raises(TrainingError, match=r"nowhere: no card\.json there"):
+        train("vit", data, out=tmp_path / "a", tiny=True, init=str(tmp_path / "nowhere"))
+    with pytest.raises(TrainingError, match="is of other sizes than this run"):
+        train("vit", data, out=tmp_path / "b", tiny=True, init=str(weights), dim=24)
+
+
 def test_another_seed_is_another_run(patterns: Path, tmp_path: Path) -> None:
     runs = [train("vit", f"folder:{patterns}", out=tmp_path / str(s), tiny=True, seed=s, **SHORT) for s in (0, 1)]
     first, second = (json.loads((run / "metrics.json").read_text())["losses"] for run in runs)

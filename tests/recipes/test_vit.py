@@ -57,3 +57,16 @@ def test_the_control_has_as_many_parameters() -> None:
 def test_the_control_takes_any_size() -> None:
     network = vit_control.ResidualNetwork(width=4, blocks=1, classes=7)
     assert network(torch.rand(2, 3, 40, 64)).shape == (2, 7)
+
+
+def test_running_statistics_are_averaged_with_the_weights() -> None:
+    network = vit_control.ResidualNetwork(width=4, blocks=1, classes=3)
+    made = vit.Recipe(network, vit.Settings(average=0.5), side=32, classes=3)
+    kept = made.kept.get_submodule("stem_norm")
+    for value in (0.0, 1.0, 1.0):
+        with torch.no_grad():
+            network.stem_norm.running_mean.fill_(value)
+            network.stem_norm.bias.fill_(value)
+        made.average.update_parameters(network)
+    assert 0.2 < kept.running_mean[0] < 0.99
+    torch.testing.assert_close(kept.running_mean, kept.bias)

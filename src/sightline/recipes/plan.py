@@ -8,9 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_model
 from torch import nn
-
-from sightline.checkpoints import load_checkpoint
 
 NAMES = ("vit", "vit_control")
 
@@ -93,7 +92,7 @@ def start_from(network: nn.Module, weights: str, classes: Sequence[str]) -> None
     if list(known) != list(classes):
         raise TrainingError(f"init={weights} knows {len(known)} classes, which are not the {len(classes)} of the data")
     try:
-        network.load_state_dict(load_checkpoint(folder, source="sightline").state_dict())
+        load_model(network, str(folder / "model.safetensors"))
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise TrainingError(f"init={weights} is of other sizes than this run ({reason})") from error

@@ -19,22 +19,27 @@ from sightline.recipes.watch import Record
 def measure(recipe: Any, pictures: Union, classes: tuple[str, ...]) -> dict[str, Any]:
     """Counts how often the truth is the first, and among the first five, of all `classes`; for each part and for all.
 
-    Gives {"classes", "chance", "parts": [{"pictures", "classes", "top1", "top5"}], "top1", "top5", "pictures"}.
-    Ties count as wrong, so a network that says the same of everything gains nothing.
+    Gives {"classes", "chance", "parts": [{"pictures", "classes", "top1", "top5", "own_top1"}], "top1", "top5",
+    "pictures"}.  `own_top1` counts among the classes of that part alone: two collections may have nearly the same
+    class under two names (cat, tabby_cat), which is an error among all classes.  Ties count as wrong, so a network
+    that says the same of everything gains nothing.
     """
     recipe.kept.eval()
     parts = []
     for number, part in enumerate(pictures.parts):
         names = [pictures.classes[label] for label in pictures.part_labels(number)]
         truth = torch.tensor([classes.index(name) for name in names], device=recipe.device)
-        ranks = []
+        own_classes = torch.tensor([classes.index(name) for name in part.classes], device=recipe.device)
+        ranks, right = [], []
         for chosen in np.array_split(np.arange(len(part)), math.ceil(len(part) / 250)):
             images = picture_batch(part, chosen, recipe.side)["images"].to(recipe.device)
             logits = recipe.logits(images)
             own = logits.gather(1, truth[chosen[0] : chosen[-1] + 1, None])
             ranks.append((logits >= own).sum(dim=1) - 1)
+            right.append((logits[:, own_classes] >= own).sum(dim=1) == 1)
         rank = torch.cat(ranks)
         shares = {f"top{n}": (rank < n).double().mean().item() for n in (1, 5)}
+        shares["own_top1"] = torch.cat(right).double().mean().item()
         parts.append({"pictures": len(part), "classes": len(part.classes)} | shares)
     count = sum(part["pictures"] for part in parts)
     both = {top: sum(part[top] * part["pictures"] for part in parts) / count for top in ("top1", "top5")}

@@ -64,11 +64,13 @@ class Recipe(lightning.LightningModule):
         self.system, self.settings, self.side, self.classes = system, settings, side, classes
 
         def decayed(average: Tensor, new: Tensor, count: Tensor | int) -> Tensor:
+            if not new.is_floating_point():  # a counter
+                return new
             # a short memory at first, or the average would long remember the random start
             keep = min(settings.average, (1 + int(count)) / (10 + int(count)))
             return average.lerp(new, 1 - keep)
 
-        self.average = AveragedModel(system, avg_fn=decayed)
+        self.average = AveragedModel(system, avg_fn=decayed, use_buffers=True)
         self.register_buffer("mean", torch.tensor(MEAN)[:, None, None], persistent=False)
         self.register_buffer("deviation", torch.tensor(DEVIATION)[:, None, None], persistent=False)
 

@@ -1,0 +1,49 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from sightline.data.labelled import Union
+from sightline.recipes.results import measure
+
+
+class Numbered:
+    """Picture i holds i in its pixels."""
+
+    def __init__(self, classes: tuple[str, ...], labels: list[int]) -> None:
+        self.classes, self.labels = classes, np.array(labels)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def image(self, index: int) -> np.ndarray:
+        return np.full((2, 2, 3), index, dtype=np.uint8)
+
+
+def scored(rows: list[list[float]]) -> SimpleNamespace:
+    def logits(images: torch.Tensor) -> torch.Tensor:
+        return torch.tensor(rows)[images[:, 0, 0, 0].long()]
+
+    return SimpleNamespace(logits=logits, kept=torch.nn.Identity(), side=2, device=torch.device("cpu"))
+
+
+def test_counts_by_part_and_among_its_own_classes() -> None:
+    pictures = Union([Numbered(("cat", "cup"), [0, 0, 1, 1]), Numbered(("dog", "cat"), [1, 0])])
+    classes = ("dog", "cup", "cat")  # as some weights have them
+    # the truths are cat, cat, cup, cup; then cat, dog
+    rows = [[0.0, 1.0, 2.0], [3.0, 1.0, 2.0], [0.0, 0.5, 1.0], [0.0, 3.0, 1.0]]
+    figures = measure(scored(rows), pictures, classes)
+    first, second = figures["parts"]
+    assert first["top1"] == 0.5  # pictures 0 and 3
+    assert first["own_top1"] == 0.75  # and picture 1, where only dog stands before cat
+    assert first["top5"] == 1
+    assert second == {"pictures": 2, "classes": 2, "top1": 1.0, "top5": 1.0, "own_top1": 1.0}
+    assert figures["top1"] == pytest.approx(4 / 6)
+    assert figures["chance"] == pytest.approx(1 / 3)
+
+
+def test_a_network_that_says_the_same_of_everything_gains_nothing() -> None:
+    pictures = Union([Numbered(("a", "b"), [0, 1, 0])])
+    figures = measure(scored([[1.0, 1.0]] * 3), pictures, ("a", "b"))
+    assert figures["top1"] == figures["parts"][0]["own_top1"] == 0
