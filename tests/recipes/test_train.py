@@ -25,7 +25,7 @@ def learned(patterns: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_tiny_run_learns(learned: Path) -> None:
     metrics = json.loads((learned / "metrics.json").read_text())
-    assert metrics["measured"]["top1"] >= 0.8 > 2 * metrics["measured"]["chance"]
+    assert metrics["measured"]["top1"] >= 0.95 > 2 * metrics["measured"]["chance"]
     assert np.mean(metrics["losses"][-20:]) < np.mean(metrics["losses"][:20])
 
 
@@ -38,11 +38,11 @@ def test_a_run_leaves_everything(learned: Path) -> None:
             assert np.asarray(drawn.convert("L")).std() > 5
     command = (learned / "command.txt").read_text()
     assert command.startswith("sightline train vit --data 'folder:")
-    assert "steps=200" in command
+    assert "steps=100" in command
     card = json.loads((learned / "weights" / "card.json").read_text())
     assert card["classes"] == ["across", "disc", "down"]
     assert card["image_size"] == 32
-    assert card["passes"] == 200 * 32
+    assert card["passes"] == 100 * 32
 
 
 def test_saved_weights_measure_the_same(learned: Path, patterns: Path) -> None:

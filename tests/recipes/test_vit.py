@@ -9,12 +9,14 @@ def recipe(**settings: object) -> vit.Recipe:
 
 
 def test_pictures_grow_to_full_size() -> None:
-    sides = [recipe(small=40).side_at(step) for step in range(80)]
+    growing = recipe(small=40)
+    sides = [growing.side_at(step) for step in range(80)]
     assert sides == sorted(sides)
     assert set(sides) == {40, 48, 56, 64}
     assert sides[60:] == [64] * 20
-    assert {recipe(small=64).side_at(step) for step in range(80)} == {64}
-    assert {recipe(small=99).side_at(step) for step in range(80)} == {64}
+    for small in (64, 99):
+        constant = recipe(small=small)
+        assert {constant.side_at(step) for step in range(80)} == {64}
 
 
 def test_the_rate_warms_up_and_ends_near_zero() -> None:

@@ -43,7 +43,7 @@ class Settings:
     init: str = ""  # a folder of weights to start from, with the same classes
 
 
-TINY = {"steps": 200, "batch": 32, "mix": 0.0, "save_every": 50, "average": 0.95}
+TINY = {"steps": 100, "batch": 32, "mix": 0.0, "save_every": 25, "average": 0.95}
 TINY_SYSTEM = {"image_size": 32, "patch": 8, "dim": 48, "depth": 2, "heads": 3}
 
 
