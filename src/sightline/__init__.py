@@ -14,6 +14,7 @@ _HOME = {
     "survey": "sightline.lens",
     "CLS": "sightline.lens",
     "LAST": "sightline.lens",
+    "Layout": "sightline.lens",
     "words_to_regions": "sightline.lens.words",
     "load_checkpoint": "sightline.checkpoints",
     "bundled": "sightline.checkpoints",
@@ -25,7 +26,7 @@ _HOME = {
 if TYPE_CHECKING:
     from sightline.checkpoints import bundled, load_checkpoint
     from sightline.data.photographs import open_photograph
-    from sightline.lens import CLS, LAST, record, survey
+    from sightline.lens import CLS, LAST, Layout, record, survey
     from sightline.lens.words import words_to_regions
     from sightline.tasks.classify import classify
     from sightline.tasks.look import look
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CLS",
     "LAST",
+    "Layout",
     "__version__",
     "bundled",
     "classify",

@@ -518,6 +518,29 @@ def test_a_query_shared_by_two_attentions_is_not_two_windows():
         assert [(s.queries, s.keys) for s in seen] == shapes
 
 
+def test_queries_in_chunks_over_the_same_keys_are_not_windows():
+    class Chunked(nn.Module):
+        def forward(self, q, k, v):
+            return torch.cat([F.scaled_dot_product_attention(part, k, v) for part in q.split(4, 2)], 2)
+
+    q, k, v = operands(queries=12, keys=7)
+    seen, _ = recorded(Chunked(), q, k, v)
+    assert [(s.queries, s.keys) for s in seen] == [(4, 7)] * 3
+    torch.testing.assert_close(torch.cat([s.weights for s in seen], 2), eager(q, k, v)[0], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("need_weights", [False, True])
+def test_multihead_attention_below_other_modes(need_weights):
+    module, x = nn.MultiheadAttention(32, HEADS, batch_first=True).eval(), torch.randn(2, 5, 32)
+    with torch.no_grad():
+        _, weights = module(x, x, x, average_attn_weights=False)
+        with torch.device("cpu"), sightline.record(module) as outer, sightline.record(module) as inner:
+            module(x, x, x, need_weights=need_weights)
+    for seen in (outer, inner):
+        assert len(seen) == 1
+        torch.testing.assert_close(seen[0].weights, weights, atol=1e-6, rtol=0)
+
+
 def test_query_that_broadcasts_over_the_batch():
     query, key, value = operands(batch=3)
     seen, _ = recorded(Attend(), query[:1], key, value)

@@ -38,7 +38,7 @@ class Call:
     path: str
     hint: str  # what the module's arguments said: "", "cross", "joint"
     frame: int  # serial number of the module call it happened in; -1 inside torch.compile
-    place: tuple[int, int, int, int]  # storages of query and key, where the query begins, and where its next row would
+    place: tuple[int, ...]  # storages of query and key, and where each begins and its next row would
     batch: int
     heads: int
     queries: int
@@ -87,7 +87,8 @@ class Call:
         mask = self.mask
         if mask is not None and mask.shape[-2] != 1:
             mask = mask[..., start:stop, :]
-        with torch.no_grad(), in_full_precision(self.query):
+        # the lens's own arithmetic is nobody's attention: an outer recording shall not see it
+        with torch.no_grad(), in_full_precision(self.query), torch._C.DisableTorchFunction():
             return softmax_rows(
                 self.query[:, :, start:stop], self.key, mask=mask, causal=self.causal, positions=positions,
                 scale=self.scale,
@@ -252,3 +253,9 @@ def _added(mask: Tensor | None) -> Tensor | None:
     if mask is None or mask.dtype != torch.bool:
         return mask
     return torch.zeros(mask.shape, device=mask.device).masked_fill(mask, float("-inf"))
+
+
+def extent(tensor: Tensor) -> tuple[int, int]:
+    """Where a tensor's sequence begins in its storage, and where the next element of it would."""
+    begin = int(tensor.storage_offset())
+    return begin, begin + tensor.shape[-2] * int(tensor.stride(-2))

@@ -84,7 +84,7 @@ def take_compiled(mode: Any) -> None:
         frame = Frame(path, hint, -1, False, True)
         rows = mode._rows(frame, batch, heads, queries, keys, 0)
         call = Call(
-            "sdpa", path, hint, -1, (0, 0, 0, 0), batch, heads, queries, keys, rows,
+            "sdpa", path, hint, -1, (), batch, heads, queries, keys, rows,
             causal=causal, scale=width**-0.5 if scale is None else scale, width=width, dropout=dropout,
             kept_heads=mode.plan.head_list(heads), cached=mode.cached,
         )  # fmt: skip

@@ -24,6 +24,7 @@ from sightline.lens.capture import (
     Frame,
     as_four,
     by_head,
+    extent,
     mask_rows,
     operands_of,
     same_lead,
@@ -95,8 +96,7 @@ class Interceptor(TorchFunctionMode):
         if torch.compiler.is_compiling():
             return see_compiled(self, func, args, kwargs)
         meaning = _MEANING.get(func)
-        if meaning is None:
-            meaning = _MEANING[func] = _meaning(func)
+        meaning = meaning or _MEANING.setdefault(func, _meaning(func))
         if self.paused or (meaning == "other" and not self.softmaxes):  # nearly every call of a model
             return func(*args, **kwargs)
         if meaning == "fused":
@@ -187,8 +187,7 @@ class Interceptor(TorchFunctionMode):
             return
         take_compiled(self)
         storages = query.untyped_storage().data_ptr(), key.untyped_storage().data_ptr()
-        begin = int(query.storage_offset())
-        place = (*storages, begin, begin + query.shape[-2] * int(query.stride(-2)))
+        place = (*storages, *extent(query), *extent(key))
         query, key, value = same_lead(query, key, value)
         lead = tuple(query.shape[:-2])
         q, k = as_four(query), as_four(key)
@@ -256,15 +255,16 @@ class Interceptor(TorchFunctionMode):
             choice = choice(SiteInfo(frame.path, batch, heads, queries, keys))
         return resolve(choice, queries, past or self.cached)
 
-    def _past(self, frame: Frame, place: tuple[int, int, int, int]) -> int:
+    def _past(self, frame: Frame, place: tuple[int, ...]) -> int:
         """Tokens in the windows that this module call has already seen.
 
         Windows are cut from one tensor, each beginning where the one before ended; two attentions that share a query,
         or take halves of its width, are not windows.
         """
         last = self.calls[-1] if self.calls else None
-        joined = isinstance(last, Call) and 0 <= frame.serial == last.frame
-        if joined and last.place[:2] == place[:2] and last.place[3] == place[2]:  # type: ignore[union-attr]
+        joined = isinstance(last, Call) and bool(last.place) and 0 <= frame.serial == last.frame
+        ends = (last.place[3], last.place[5]) if joined else ()  # type: ignore[union-attr]
+        if joined and last.place[:2] == place[:2] and ends == (place[2], place[4]):  # type: ignore[union-attr]
             return last.past + last.queries  # type: ignore[union-attr]
         return 0
 
@@ -295,7 +295,8 @@ class Interceptor(TorchFunctionMode):
             self._keep_weights(weights, weights.detach().unflatten(0, (-1, heads)))
             return weights
 
-        names = {**original.__globals__, _SDPA: fused, "softmax": softmax}
+        # without the third, another mode on the stack (torch.device) would be handed the original function
+        names = {**original.__globals__, _SDPA: fused, "softmax": softmax, "has_torch_function": lambda _: False}
         twin = FunctionType(original.__code__, names, "twin", original.__defaults__, original.__closure__)
         twin.__kwdefaults__ = original.__kwdefaults__
         try:
@@ -364,7 +365,7 @@ class Interceptor(TorchFunctionMode):
             frame.path,
             frame.hint,
             frame.serial,
-            (0, 0, 0, 0),
+            (),
             batch,
             heads,
             queries,

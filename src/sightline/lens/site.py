@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sightline.lens.capture import Call
+from sightline.lens.capture import Call, in_full_precision
 from sightline.lens.given import Mark
 
 _CROSS = re.compile(
@@ -189,7 +189,9 @@ class Site:
             if call.value is not None:
                 group = call.heads // call.value.shape[1]
                 value = call.value[:, [h // group for h in heads]]
-                part = part @ value.transpose(-2, -1)
+                with in_full_precision(part):
+                    part = part.float() if part.dtype in (torch.float16, torch.bfloat16) else part
+                    part = part @ value.to(part.dtype).transpose(-2, -1)
             yield torch.arange(start, stop), part
 
     def __repr__(self) -> str:
