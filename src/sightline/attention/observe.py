@@ -24,6 +24,11 @@ def report(weights: Float[Tensor, "batch heads queries keys"], kind: str = "self
         _tell(weights, kind, name)
 
 
+def listening() -> bool:
+    """Tells whether anybody listens, for mechanisms whose weights cost something to work out."""
+    return bool(_listeners)
+
+
 def _tell(weights: Tensor, kind: str, name: str) -> None:
     if kind not in ("self", "cross"):
         raise ValueError(f'kind of attention is "self" or "cross", given {kind!r}')
