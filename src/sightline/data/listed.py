@@ -64,6 +64,15 @@ def field(entry: Any, key: str, where: str) -> Any:
     return entry[key]
 
 
+def number_in(entry: Any, key: str, where: str) -> float:
+    """Gives the number `entry[key]`, also one written as text.  Raises ValueError where it is none."""
+    value = field(entry, key, where)
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {key!r} must be a number, found {str(value)[:40]!r}") from error
+
+
 class Pictures:
     """Finds pictures by file name below a folder, in the folders where collections keep them.
 
