@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from sightline.checkpoints import dino, dinov2, jax_vit, own, timm_vit, transformers_vit
+from sightline.checkpoints import dino, dinov2, jax_vit, own, ram, timm_vit, transformers_vit
 from sightline.checkpoints.read import read, shorten
 
 # A source is a module with matches(keys, config) and convert(state, config, **overrides).  The first that
@@ -14,6 +14,7 @@ from sightline.checkpoints.read import read, shorten
 SOURCES: dict[str, ModuleType] = {
     "sightline": own,
     "jax-vit": jax_vit,
+    "ram": ram,
     "transformers-vit": transformers_vit,
     "dinov2": dinov2,
     "dino": dino,

@@ -1,0 +1,72 @@
+"""Translated and cluttered MNIST, made on the fly: a digit anywhere on a large canvas, among pieces of other digits.
+
+As described in Recurrent Models of Visual Attention (Mnih et al. 2014, sections 4.1 and 4.2): the digit of 28 x 28 pixels
+lies at a place drawn evenly; clutter is made of 8 x 8 pieces cut at random out of other digits, four of them on
+60 x 60 pixels.  Where two overlap the brighter pixel stays.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
+
+DIGIT, PIECE = 28, 8
+
+
+class Layout(NamedTuple):
+    """Where everything lies on a batch of canvases: all (row, column) corners, and which digit each piece is cut from."""
+
+    digit: Int[Tensor, "batch 2"]
+    source: Int[Tensor, "batch pieces"]
+    cut: Int[Tensor, "batch pieces 2"]
+    piece: Int[Tensor, "batch pieces 2"]
+
+    def take(self, indices: Tensor) -> "Layout":
+        """Gives the layouts of some canvases."""
+        return Layout(*(part[indices] for part in self))
+
+
+def draw_layout(
+    count: int, *, side: int, pieces: int = 0, pool: int = 1, generator: torch.Generator | None = None
+) -> Layout:
+    """Draws where things lie on `count` canvases of `side` pixels with `pieces` bits of clutter out of `pool` digits.
+
+    A function of the generator's seed alone (None: torch's own).  Raises ValueError for a canvas smaller than a digit.
+    """
+    if side < DIGIT or pieces < 0:
+        raise ValueError(
+            f"a canvas holds a digit of {DIGIT} pixels and no less than no clutter, given {side=}, {pieces=}"
+        )
+
+    def whole(most: int, *shape: int) -> Tensor:
+        return torch.randint(0, most + 1, shape, generator=generator)
+
+    return Layout(
+        whole(side - DIGIT, count, 2),
+        whole(pool - 1, count, pieces),
+        whole(DIGIT - PIECE, count, pieces, 2),
+        whole(side - PIECE, count, pieces, 2),
+    )
+
+
+def draw_canvas(
+    digits: UInt8[Tensor, "batch 28 28"], pool: UInt8[Tensor, "pool 28 28"], layout: Layout, side: int
+) -> UInt8[Tensor, "batch 1 {side} {side}"]:
+    """Lays each digit and its clutter, cut from `pool`, on a black canvas."""
+    canvas = digits.new_zeros(len(digits), side * side)
+    canvas.scatter_(1, _block(layout.digit, DIGIT, side), digits.flatten(1))
+    flat = pool.flatten(1)
+    for number in range(layout.piece.shape[1]):
+        cut = _block(layout.cut[:, number], PIECE, DIGIT)
+        piece = flat[layout.source[:, number, None], cut]
+        place = _block(layout.piece[:, number], PIECE, side)
+        canvas.scatter_(1, place, torch.maximum(piece, canvas.gather(1, place)))
+    return canvas.view(-1, 1, side, side)
+
+
+def _block(corner: Int[Tensor, "batch 2"], size: int, width: int) -> Int[Tensor, "batch pixels"]:
+    """Numbers, in a flat image `width` pixels wide, of the pixels of a square with this upper left corner."""
+    steps = torch.arange(size, device=corner.device)
+    within = (steps[:, None] * width + steps).flatten()
+    return (corner[:, 0] * width + corner[:, 1])[:, None] + within
