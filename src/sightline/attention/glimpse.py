@@ -19,8 +19,8 @@ def window(
 ) -> Float[Tensor, "batch channels {size} {size}"]:
     """Cuts one square of `size` pixels around each place (x, y) in -1..1; zeros outside the image.
 
-    -1 is the left or upper edge, 1 the right or lower one.  Places carry no gradient, pixels do.  Raises ValueError for a
-    size below 1.
+    -1 is the left or upper edge, 1 the right or lower one.  Places carry no gradient, pixels do.  Raises ValueError
+    for a size below 1.
     """
     height, width = images.shape[-2:]
     rows, columns = _lines(places[:, 1], height, size), _lines(places[:, 0], width, size)
@@ -43,8 +43,9 @@ def retina(
 ) -> Float[Tensor, "batch parts {patch} {patch}"]:
     """Computes the retina-like reading rho(x, l): `scales` windows around each place, all `patch` pixels wide.
 
-    Window k covers patch factor^k pixels and is averaged down; parts = scales channels, the finest first.  Whoever listens
-    through `observe` is told what share of the reading each pixel of the image has.  Raises ValueError for sizes below 1.
+    Window k covers patch factor^k pixels and is averaged down; parts = scales channels, the finest first.  Whoever
+    listens through `observe` is told what share of the reading each pixel of the image has.  Raises ValueError for
+    sizes below 1.
     """
     check_retina(patch, scales, factor)
     parts = []

@@ -1,7 +1,7 @@
 """Translated and cluttered MNIST, made on the fly: a digit anywhere on a large canvas, among pieces of other digits.
 
-As described in Recurrent Models of Visual Attention (Mnih et al. 2014, sections 4.1 and 4.2): the digit of 28 x 28 pixels
-lies at a place drawn evenly; clutter is made of 8 x 8 pieces cut at random out of other digits, four of them on
+As described in Recurrent Models of Visual Attention (Mnih et al. 2014, sections 4.1 and 4.2): the digit of 28 x 28
+pixels lies at a place drawn evenly; clutter is made of 8 x 8 pieces cut at random out of other digits, four of them on
 60 x 60 pixels.  Where two overlap the brighter pixel stays.
 """
 
@@ -15,7 +15,7 @@ DIGIT, PIECE = 28, 8
 
 
 class Layout(NamedTuple):
-    """Where everything lies on a batch of canvases: all (row, column) corners, and which digit each piece is cut from."""
+    """Where all lies on a batch of canvases: (row, column) corners, and which digit of the pool a piece is cut from."""
 
     digit: Int[Tensor, "batch 2"]
     source: Int[Tensor, "batch pieces"]

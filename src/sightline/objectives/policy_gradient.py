@@ -1,4 +1,4 @@
-"""Learning from a reward by which choices were made: REINFORCE with a baseline, Williams 1992 (doi 10.1007/BF00992696)."""
+"""Learning choices from a reward: REINFORCE with a baseline, Williams 1992 (doi 10.1007/BF00992696)."""
 
 import math
 
