@@ -1,10 +1,14 @@
+from functools import partial
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sightline.recipes.batches import LabelledBatches, Order, Steps
+from sightline.recipes import pictures
+from sightline.recipes.batches import Batches, Order, Steps
 
 
 class Grey:
@@ -20,6 +24,14 @@ class Grey:
 
     def image(self, index: int) -> np.ndarray:
         return np.full((4, 4, 3), index, dtype=np.uint8)
+
+
+def recipe_of(batch: int, steps: int) -> SimpleNamespace:
+    return SimpleNamespace(side=4, settings=SimpleNamespace(batch=batch, steps=steps, seed=0))
+
+
+def reader(data: Grey) -> partial:
+    return partial(pictures.read_batch, data, recipe=recipe_of(6, 9))
 
 
 @settings(max_examples=40, deadline=None)
@@ -40,9 +52,9 @@ def test_the_order_follows_from_seed_and_step_alone() -> None:
 
 
 def test_a_later_start_gives_the_same_batches() -> None:
-    pictures, order = Grey(20), Order(20, 6, 0)
-    whole = list(Steps(pictures, order, 4, 0, 9))
-    rest = list(Steps(pictures, order, 4, 5, 9))
+    read, order = reader(Grey(20)), Order(20, 6, 0)
+    whole = list(Steps(read, order, 0, 9))
+    rest = list(Steps(read, order, 5, 9))
     assert len(rest) == 4
     for early, late in zip(whole[5:], rest, strict=True):
         assert torch.equal(early["images"], late["images"])
@@ -52,13 +64,13 @@ def test_a_later_start_gives_the_same_batches() -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_keep_the_order(workers: int) -> None:
-    steps = Steps(Grey(20), Order(20, 6, 0), 4, 2, 9)
+    steps = Steps(reader(Grey(20)), Order(20, 6, 0), 2, 9)
     loader = torch.utils.data.DataLoader(steps, batch_size=None, num_workers=workers)
     for alone, shared in zip(steps, loader, strict=True):
         assert torch.equal(alone["images"], shared["images"])
 
 
 def test_held_out_pictures_are_spread_evenly() -> None:
-    batches = LabelledBatches(Grey(8), Grey(100), side=4, batch=2, steps=3, seed=0, held=10)
+    batches = Batches(pictures, recipe_of(2, 3), Grey(8), Grey(100), count=10)
     images = torch.cat([batch["images"] for batch in batches.val_dataloader()])
     assert images[:, 0, 0, 0].tolist() == [0, 11, 22, 33, 44, 55, 66, 77, 88, 99]

@@ -11,7 +11,6 @@ from sightline.data.folder import ImageFolder
 from sightline.data.labelled import Union
 from sightline.data.photographs import sample_photographs
 from sightline.recipes import vit
-from sightline.recipes.results import measure
 from sightline.tasks.classify import classify
 
 
@@ -36,12 +35,13 @@ def test_photographs_are_told_apart() -> None:
 def test_it_is_as_good_as_its_card_says(shared: Path) -> None:
     card = bundled_card("vit")
     network = bundled("vit")
-    recipe = vit.Recipe(network, vit.Settings(), side=card["image_size"], classes=50)
+    recipe = vit.Recipe(network, vit.Settings(), None)
+    vit.load_beside(recipe, bundled_folder("vit"))
     part = ImageFolder(shared / "data" / "tiny_imagenet", "val")
     keep = np.arange(0, len(part), 5)  # 400 pictures, ten of each class
     part.files, part.labels = [part.files[i] for i in keep], part.labels[keep]
     with torch.inference_mode():
-        figures = measure(recipe, Union([part]), tuple(card["classes"]))
+        figures = vit.measure(recipe, Union([part]))
     said = card["measured"]["parts"][0]
     # four standard deviations of a share of 400
     assert abs(figures["top1"] - said["top1"]) < 0.1

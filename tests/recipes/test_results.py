@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sightline.data.labelled import Union
-from sightline.recipes.results import measure
+from sightline.recipes.pictures import measure
 
 
 class Numbered:
@@ -21,11 +21,12 @@ class Numbered:
         return np.full((2, 2, 3), index, dtype=np.uint8)
 
 
-def scored(rows: list[list[float]]) -> SimpleNamespace:
+def scored(rows: list[list[float]], classes: tuple[str, ...]) -> SimpleNamespace:
     def logits(images: torch.Tensor) -> torch.Tensor:
         return torch.tensor(rows)[images[:, 0, 0, 0].long()]
 
-    return SimpleNamespace(logits=logits, kept=torch.nn.Identity(), side=2, device=torch.device("cpu"))
+    cpu = torch.device("cpu")
+    return SimpleNamespace(logits=logits, kept=torch.nn.Identity(), side=2, device=cpu, classes=classes)
 
 
 def test_counts_by_part_and_among_its_own_classes() -> None:
@@ -33,7 +34,7 @@ def test_counts_by_part_and_among_its_own_classes() -> None:
     classes = ("dog", "cup", "cat")  # as some weights have them
     # the truths are cat, cat, cup, cup; then cat, dog
     rows = [[0.0, 1.0, 2.0], [3.0, 1.0, 2.0], [0.0, 0.5, 1.0], [0.0, 3.0, 1.0]]
-    figures = measure(scored(rows), pictures, classes)
+    figures = measure(scored(rows, classes), pictures)
     first, second = figures["parts"]
     assert first["top1"] == 0.5  # pictures 0 and 3
     assert first["own_top1"] == 0.75  # and picture 1, where only dog stands before cat
@@ -45,5 +46,5 @@ def test_counts_by_part_and_among_its_own_classes() -> None:
 
 def test_a_network_that_says_the_same_of_everything_gains_nothing() -> None:
     pictures = Union([Numbered(("a", "b"), [0, 1, 0])])
-    figures = measure(scored([[1.0, 1.0]] * 3), pictures, ("a", "b"))
+    figures = measure(scored([[1.0, 1.0]] * 3, ("a", "b")), pictures)
     assert figures["top1"] == figures["parts"][0]["own_top1"] == 0

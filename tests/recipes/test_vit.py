@@ -5,7 +5,7 @@ from sightline.recipes import vit, vit_control
 
 def recipe(**settings: object) -> vit.Recipe:
     given = vit.Settings(**{"steps": 80, **settings})
-    return vit.Recipe(vit.build(3, image_size=64, dim=24, depth=1), given, side=64, classes=3)
+    return vit.Recipe(vit.build(None, classes=3, image_size=64, dim=24, depth=1), given, None)
 
 
 def test_pictures_grow_to_full_size() -> None:
@@ -52,7 +52,7 @@ def test_the_kept_network_follows_the_trained_one() -> None:
 
 
 def test_the_control_has_as_many_parameters() -> None:
-    sizes = [sum(p.numel() for p in module.build(50).parameters()) for module in (vit, vit_control)]
+    sizes = [sum(p.numel() for p in module.build(None, classes=50).parameters()) for module in (vit, vit_control)]
     assert abs(sizes[1] / sizes[0] - 1) < 0.1
 
 
@@ -63,7 +63,7 @@ def test_the_control_takes_any_size() -> None:
 
 def test_running_statistics_are_averaged_with_the_weights() -> None:
     network = vit_control.ResidualNetwork(width=4, blocks=1, classes=3)
-    made = vit.Recipe(network, vit.Settings(average=0.5), side=32, classes=3)
+    made = vit.Recipe(network, vit.Settings(average=0.5), None)
     kept = made.kept.get_submodule("stem_norm")
     for value in (0.0, 1.0, 1.0):
         with torch.no_grad():

@@ -1,26 +1,32 @@
 """Batches whose content depends on the seed and the step alone, so that a resumed run sees what it would have seen."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
+from typing import Any, Protocol, runtime_checkable
 
 import lightning
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from sightline.data.labelled import Labelled
-from sightline.data.pixels import to_square
+from sightline.recipes.plan import TrainingError
+
+Read = Callable[[np.ndarray], dict[str, Tensor]]
 
 
-def picture_batch(pictures: Labelled, indices: np.ndarray, side: int) -> dict[str, Tensor]:
-    """Reads pictures into {"images": bytes (batch, 3, side, side), "labels": (batch,)}."""
-    images = [to_square(pictures.image(int(i)), side) for i in indices]
-    return {"images": torch.stack(images), "labels": torch.from_numpy(pictures.labels[indices])}
+class Unreadable(TrainingError):
+    """A sample of the data cannot be read; the message names it."""
+
+
+@runtime_checkable
+class Ordered(Protocol):
+    """Anything that gives the sample numbers of a step."""
+
+    def __getitem__(self, step: int) -> np.ndarray: ...
 
 
 class Order:
-    """Gives the picture numbers of each step: a permutation an epoch, a pure function of (seed, epoch)."""
+    """Gives the sample numbers of each step: a permutation an epoch, a pure function of (seed, epoch)."""
 
     def __init__(self, length: int, batch: int, seed: int) -> None:
         self.length, self.batch, self.seed = length, batch, seed
@@ -34,58 +40,75 @@ class Order:
         return np.array([self._epoch(int(p // self.length))[p % self.length] for p in places])
 
 
+class Share:
+    """Gives one process its samples of each step: every `world`-th, from its `rank` on."""
+
+    def __init__(self, order: Ordered, rank: int, world: int) -> None:
+        self.order, self.rank, self.world = order, rank, world
+
+    def __getitem__(self, step: int) -> np.ndarray:
+        return self.order[step][self.rank :: self.world]
+
+
 class Steps(IterableDataset):
     """Yields the batches of steps `first` to `last`; several workers share them out in order."""
 
-    def __init__(self, pictures: Labelled, order: Order, side: int, first: int, last: int) -> None:
-        self.pictures, self.order, self.side, self.first, self.last = pictures, order, side, first, last
+    def __init__(self, read: Read, order: Ordered, first: int, last: int) -> None:
+        self.read, self.order, self.first, self.last = read, order, first, last
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         worker = get_worker_info()
         skip, stride = (worker.id, worker.num_workers) if worker else (0, 1)
         for step in range(self.first + skip, self.last, stride):
-            yield picture_batch(self.pictures, self.order[step], self.side)
+            yield self.read(self.order[step])
 
 
-class LabelledBatches(lightning.LightningDataModule):
-    """Feeds a run: training batches from the trainer's step on, and `held` of the held-out pictures.
+class Reader:
+    """Reads samples of one collection as the recipe's file says; raises `Unreadable`, which names the sample."""
 
-    The latter are spread evenly over the collection.  On several machines each process takes its share of every batch.
+    def __init__(self, recipe_file: Any, recipe: Any, data: Any, told: str) -> None:
+        self.read_batch, self.recipe, self.data, self.told = recipe_file.read_batch, recipe, data, told
+
+    def __call__(self, indices: np.ndarray) -> dict[str, Tensor]:
+        try:
+            return self.read_batch(self.data, indices, self.recipe)
+        except (OSError, ValueError) as error:
+            raise Unreadable(self._blamed(indices, error)) from error
+
+    def _blamed(self, indices: np.ndarray, error: Exception) -> str:
+        for place in range(len(indices)):
+            try:
+                self.read_batch(self.data, indices[place : place + 1], self.recipe)
+            except (OSError, ValueError) as alone:
+                reason = " ".join(str(alone).split())
+                return f"sample {indices[place]} of the {self.told} data cannot be read: {reason}"
+        return f"a batch of the {self.told} data cannot be read: {' '.join(str(error).split())}"
+
+
+class Batches(lightning.LightningDataModule):
+    """Feeds a run: training batches from the trainer's step on, and `count` of the held-out samples.
+
+    The latter are spread evenly over the collection.  On several machines each process takes its share of every
+    training batch; the held-out samples are read by all.
     """
 
-    def __init__(
-        self,
-        train: Labelled,
-        val: Labelled,
-        *,
-        side: int,
-        batch: int,
-        steps: int,
-        seed: int,
-        held: int = 1000,
-    ) -> None:
+    def __init__(self, recipe_file: Any, recipe: Any, train: Any, held: Any, *, count: int = 1000) -> None:
         super().__init__()
-        self.pictures, self.val, self.side, self.batch, self.steps = train, val, side, batch, steps
-        self.order = Order(len(train), batch, seed)
-        self.held = np.linspace(0, len(val) - 1, min(held, len(val))).round().astype(int)
+        self.settings = settings = recipe.settings
+        self.read = Reader(recipe_file, recipe, train, "training")
+        self.read_held = Reader(recipe_file, recipe, held, "held-out")
+        own = getattr(recipe_file, "order", None)
+        self.order: Ordered = own(train, settings) if own else Order(len(train), settings.batch, settings.seed)
+        self.held = np.linspace(0, len(held) - 1, min(count, len(held))).round().astype(int)
 
     def train_dataloader(self) -> DataLoader:
-        order: Order = self.order
+        order = self.order
         if self.trainer and self.trainer.world_size > 1:
-            order = _Share(order, self.trainer.global_rank, self.trainer.world_size)
+            order = Share(order, self.trainer.global_rank, self.trainer.world_size)
         first = self.trainer.global_step if self.trainer else 0
-        return DataLoader(Steps(self.pictures, order, self.side, first, self.steps), batch_size=None)
+        return DataLoader(Steps(self.read, order, first, self.settings.steps), batch_size=None)
 
     def val_dataloader(self) -> DataLoader:
-        chunks = [self.held[i : i + 250] for i in range(0, len(self.held), 250)]
-        read = [picture_batch(self.val, chunk, self.side) for chunk in chunks]
+        size = self.settings.batch
+        read = [self.read_held(self.held[i : i + size]) for i in range(0, len(self.held), size)]
         return DataLoader(read, batch_size=None)  # type: ignore[arg-type]  # a list is a map-style dataset
-
-
-class _Share(Order):
-    def __init__(self, order: Order, rank: int, world: int) -> None:
-        super().__init__(order.length, order.batch, order.seed)
-        self.rank, self.world = rank, world
-
-    def __getitem__(self, step: int) -> np.ndarray:
-        return super().__getitem__(step)[self.rank :: self.world]

@@ -1,15 +1,12 @@
 """What a run will do, as plain values: recipe, data, settings and sizes, from keywords or from a run's folder."""
 
+import ast
 import dataclasses
 import inspect
 import json
-from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
-
-from safetensors.torch import load_model
-from torch import nn
+from typing import Any, get_type_hints
 
 NAMES = ("vit", "vit_control")
 
@@ -40,9 +37,9 @@ def new_plan(system: str | None, data: str | None, tiny: bool, overrides: dict[s
     arguments = _arguments(recipe)
     for key, value in overrides.items():
         if key in settings:
-            settings[key] = _converted(key, value, type(settings[key]))
+            settings[key] = _converted(key, value, settings[key])
         elif key in arguments:
-            sizes[key] = _converted(key, value, int)
+            sizes[key] = _converted(key, value, arguments[key])
         else:
             known = ", ".join(sorted(settings.keys() | arguments))
             raise TrainingError(f"{system}: no setting {key!r}; there are: {known}")
@@ -80,30 +77,26 @@ def command_of(plan: dict[str, Any]) -> str:
     return " ".join(["sightline train", plan["system"], "--data", repr(plan["data"]), *pairs])
 
 
-def start_from(network: nn.Module, weights: str, classes: Sequence[str]) -> None:
-    """Gives a network the weights of an earlier run (its `weights` folder), of the same sizes and classes.
-
-    Raises TrainingError where they do not fit.
-    """
-    folder = Path(weights)
-    if not (folder / "card.json").is_file():
-        raise TrainingError(f"init={weights}: no card.json there; give the `weights` folder of a run")
-    known = json.loads((folder / "card.json").read_text(encoding="utf-8"))["classes"]
-    if list(known) != list(classes):
-        raise TrainingError(f"init={weights} knows {len(known)} classes, which are not the {len(classes)} of the data")
-    try:
-        load_model(network, str(folder / "model.safetensors"))
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise TrainingError(f"init={weights} is of other sizes than this run ({reason})") from error
+def _arguments(recipe: Any) -> dict[str, Any]:
+    """The sizes that may be given, with their defaults: keywords of the class that `build` gives, and its own."""
+    system = get_type_hints(recipe.build)["return"]
+    parameters = inspect.signature(system.__init__).parameters | inspect.signature(recipe.build).parameters
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {p.name: p.default for p in parameters.values() if p.kind in named and p.name not in ("self", "data")}
 
 
-def _arguments(recipe: Any) -> set[str]:
-    network = recipe.build(2, **recipe.TINY_SYSTEM)
-    return set(inspect.signature(type(network).__init__).parameters) - {"self", "classes"}
-
-
-def _converted(key: str, value: Any, kind: type) -> Any:
+def _converted(key: str, value: Any, default: Any) -> Any:
+    """A value as the kind of the default; where that is none of the plain kinds, as Python writes it."""
+    kind = type(default)
+    if kind is bool:
+        if str(value).lower() not in ("true", "false"):
+            raise TrainingError(f"{key}={value!r}: expected true or false")
+        return str(value).lower() == "true"
+    if kind not in (int, float, str):
+        try:
+            return ast.literal_eval(value) if isinstance(value, str) else value
+        except (ValueError, SyntaxError):
+            return value
     try:
         converted = kind(value)
     except (TypeError, ValueError) as error:

@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import torch
-from safetensors.torch import load_model
 
-from sightline.data.labelled import open_labelled
-from sightline.recipes.batches import LabelledBatches
-from sightline.recipes.plan import TrainingError, command_of, new_plan, read_plan, recipe_of, start_from
-from sightline.recipes.results import measure, write_results
+from sightline.recipes.batches import Batches, Unreadable
+from sightline.recipes.plan import TrainingError, command_of, new_plan, read_plan, recipe_of
+from sightline.recipes.results import measured, write_results
 from sightline.recipes.watch import Checkpoints, Progress, Record
+from sightline.recipes.weights import recipe_around, start_from
 
 __all__ = ["TrainingError", "evaluate", "train"]
 
@@ -34,7 +32,7 @@ def train(
 ) -> Path:
     """Trains `system` on `data` and returns the run folder `out` (default: runs/SYSTEM).
 
-    `data` is KIND:PATH (see `sightline.data.labelled.open_labelled`).  `overrides` are the recipe's settings
+    `data` is KIND:PATH, as the recipe's `open_data` reads it.  `overrides` are the recipe's settings
     (steps, batch, rate …) or arguments of the system (dim, depth …).  `resume=FOLDER` goes on from the last
     checkpoint of a run that was cut off, exactly as it would have gone on.  The folder holds `weights/` (config,
     safetensors, card), `metrics.json`, `curves.png`, `samples.png`, `command.txt`, `run.json`, `checkpoints/`.
@@ -64,21 +62,23 @@ def train(
 def _run(plan: dict[str, Any], folder: Path, *, resumed: bool) -> None:
     recipe_file = recipe_of(plan["system"])
     settings = recipe_file.Settings(**plan["settings"])
-    pictures, held = open_labelled(plan["data"], "train"), open_labelled(plan["data"], "val")
-    if pictures.classes != held.classes:
-        missing = sorted(set(pictures.classes) ^ set(held.classes))
-        raise TrainingError(f"{plan['data']}: train and val differ in the classes {', '.join(missing[:5])}")
+    data, held = (recipe_file.open_data(plan["data"], split) for split in ("train", "val"))
+    if hasattr(recipe_file, "agree"):
+        try:
+            recipe_file.agree(data, held)
+        except ValueError as error:
+            raise TrainingError(f"{plan['data']}: {error}") from error
     lightning.seed_everything(settings.seed, verbose=False)
-    network = recipe_file.build(len(pictures.classes), **plan["sizes"])
-    if settings.init:
-        start_from(network, settings.init, pictures.classes)
-    side = network.image_size[0]
-    recipe = recipe_file.Recipe(network, settings, side=side, classes=len(pictures.classes))
-    batches = LabelledBatches(pictures, held, side=side, batch=settings.batch, steps=settings.steps, seed=settings.seed)
+    network = recipe_file.build(data, **plan["sizes"])
+    recipe = recipe_file.Recipe(network, settings, data)
+    if settings.init and not resumed:
+        start_from(recipe_file, recipe, data)
+        recipe = recipe_file.Recipe(network, settings, data)  # what it copies of the network follows the weights
+    batches = Batches(recipe_file, recipe, data, held, count=getattr(settings, "held", 1000))
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     (folder / "run.json").write_text(json.dumps(plan, indent=1), encoding="utf-8")
     (folder / "command.txt").write_text(command_of(plan) + "\n", encoding="utf-8")
-    record = Record(folder, settings)
+    record = Record(folder, settings, recipe_file.HELD)
     watchers = [record, *([Progress()] if sys.stderr.isatty() else [])]
     trainer = lightning.Trainer(
         max_steps=settings.steps,
@@ -89,34 +89,24 @@ def _run(plan: dict[str, Any], folder: Path, *, resumed: bool) -> None:
         enable_model_summary=False,
         enable_progress_bar=False,
         num_sanity_val_steps=0,
-        gradient_clip_val=1.0,
-        val_check_interval=max(1, settings.steps // 5),
+        gradient_clip_val=getattr(settings, "clip", 1.0),
+        val_check_interval=max(1, settings.steps // getattr(settings, "checks", 5)),
         check_val_every_n_epoch=None,
     )
-    trainer.fit(recipe, batches, ckpt_path=record.last if resumed else None, weights_only=True)
-    write_results(folder, plan, recipe, record, held)
+    try:
+        trainer.fit(recipe, batches, ckpt_path=record.last if resumed else None, weights_only=True)
+    except Unreadable as error:
+        raise TrainingError(f"{error}; {record.standing()}") from error
+    write_results(folder, plan, recipe_file, recipe, record, held)
 
 
 def evaluate(weights: str | Path, data: str, *, split: str = "val") -> dict[str, Any]:
-    """Measures saved weights (a folder with config, safetensors and card.json) on labelled pictures.
+    """Measures saved weights (a folder with config, safetensors and card.json) on data, as their recipe does.
 
-    Gives what `sightline.recipes.results.measure` gives, among all of the weights' classes.  Raises ValueError for
-    a folder without a card and for pictures of classes that the weights do not know.
+    Raises ValueError for a folder without a card, and what the recipe's reader and measure raise.
     """
-    folder = Path(weights)
-    if not (folder / "card.json").is_file():
-        raise ValueError(f"{folder}: no card.json; expected the `weights` folder of a run")
-    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
-    recipe_file, classes = recipe_of(card["system"]), tuple(card["classes"])
-    network = recipe_file.build(**json.loads((folder / "config.json").read_text(encoding="utf-8")))
-    load_model(network, str(folder / "model.safetensors"))
-    recipe = recipe_file.Recipe(network, recipe_file.Settings(), side=network.image_size[0], classes=len(classes))
-    pictures = open_labelled(data, split)
-    unknown = sorted(set(pictures.classes) - set(classes))
-    if unknown:
-        raise ValueError(f"{data}: classes that these weights do not know: {', '.join(unknown)}")
-    recipe.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    return measure(recipe, pictures, classes)
+    recipe_file, recipe = recipe_around(Path(weights))
+    return measured(recipe_file, recipe, recipe_file.open_data(data, split))
 
 
 @contextmanager

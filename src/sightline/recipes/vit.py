@@ -19,9 +19,27 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim.swa_utils import AveragedModel
 
+from sightline.data.labelled import Union
 from sightline.recipes import augment
+from sightline.recipes.pictures import (
+    HELD,
+    agree,
+    describe,
+    draw_samples,
+    load_beside,
+    measure,
+    open_data,
+    read_batch,
+    sizes_for,
+)
 from sightline.systems.vit import VisionTransformer
 
+# fmt: off
+__all__ = [
+    "HELD", "TINY", "TINY_SYSTEM", "Recipe", "Settings", "agree", "build", "describe",
+    "draw_samples", "load_beside", "measure", "open_data", "read_batch",
+]
+# fmt: on
 MEAN, DEVIATION = (0.48, 0.45, 0.40), (0.27, 0.26, 0.27)  # channels of everyday photographs, in 0..1
 
 
@@ -47,10 +65,10 @@ TINY = {"steps": 100, "batch": 32, "mix": 0.0, "save_every": 25, "average": 0.95
 TINY_SYSTEM = {"image_size": 32, "patch": 8, "dim": 48, "depth": 2, "heads": 3}
 
 
-def build(classes: int, **sizes: Any) -> VisionTransformer:
-    """Builds the system with this recipe's sizes where none are given."""
+def build(data: Union | None, **sizes: Any) -> VisionTransformer:
+    """Builds the system with this recipe's sizes where none are given, and as many classes as the data has."""
     usual = {"image_size": 64, "patch": 8, "dim": 192, "depth": 6, "heads": 3}
-    return VisionTransformer(**usual | sizes, classes=classes)
+    return VisionTransformer(**usual | sizes_for(data, sizes))
 
 
 class Recipe(lightning.LightningModule):
@@ -59,9 +77,11 @@ class Recipe(lightning.LightningModule):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, system: nn.Module, settings: Settings, *, side: int, classes: int) -> None:
+    def __init__(self, system: nn.Module, settings: Settings, data: Union | None) -> None:
         super().__init__()
-        self.system, self.settings, self.side, self.classes = system, settings, side, classes
+        self.system, self.settings = system, settings
+        self.side: int = system.image_size[0]  # type: ignore[index,assignment]  # of a Module, anything may be had
+        self.classes = () if data is None else data.classes
 
         def decayed(average: Tensor, new: Tensor, count: Tensor | int) -> Tensor:
             if not new.is_floating_point():  # a counter
@@ -91,7 +111,8 @@ class Recipe(lightning.LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], number: int) -> Tensor:
         smooth = self.settings.smoothing
-        labels = F.one_hot(batch["labels"], self.classes) * (1 - smooth) + smooth / self.classes
+        classes = len(self.classes)
+        labels = F.one_hot(batch["labels"], classes) * (1 - smooth) + smooth / classes
         images = augment.crop_and_flip(batch["images"].float() / 255, self.side_at(self.global_step))
         images = augment.soften_some(augment.jitter_colours(images))
         images, labels = augment.mix_some(images, labels, self.settings.mix)
@@ -107,7 +128,7 @@ class Recipe(lightning.LightningModule):
 
     def validation_step(self, batch: dict[str, Tensor], number: int) -> None:
         right = self.logits(batch["images"]).argmax(dim=1) == batch["labels"]
-        self.log("val_top1", right.float().mean(), batch_size=len(right), sync_dist=True)
+        self.log(HELD, right.float().mean(), batch_size=len(right), sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         settings, parameters = self.settings, list(self.system.parameters())

@@ -11,9 +11,26 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sightline.data.labelled import Union
+from sightline.recipes.pictures import (
+    HELD,
+    agree,
+    describe,
+    draw_samples,
+    load_beside,
+    measure,
+    open_data,
+    read_batch,
+    sizes_for,
+)
 from sightline.recipes.vit import TINY, Recipe, Settings
 
-__all__ = ["TINY", "TINY_SYSTEM", "Recipe", "ResidualNetwork", "Settings", "build"]
+# fmt: off
+__all__ = [
+    "HELD", "TINY", "TINY_SYSTEM", "Recipe", "ResidualNetwork", "Settings", "agree", "build",
+    "describe", "draw_samples", "load_beside", "measure", "open_data", "read_batch",
+]
+# fmt: on
 TINY_SYSTEM = {"image_size": 32, "width": 8, "blocks": 1}
 
 
@@ -58,6 +75,6 @@ class ResidualNetwork(nn.Module, PyTorchModelHubMixin):
         return self.head(features.mean(dim=(2, 3)))
 
 
-def build(classes: int, **sizes: Any) -> ResidualNetwork:
+def build(data: Union | None, **sizes: Any) -> ResidualNetwork:
     """Builds the control with as many parameters as the recipe's ViT (2.8 against 2.7 million)."""
-    return ResidualNetwork(**{"classes": classes, **sizes})
+    return ResidualNetwork(**sizes_for(data, sizes))

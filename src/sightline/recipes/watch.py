@@ -23,12 +23,21 @@ class Record(lightning.Callback):
     curve has no gap and no double step.
     """
 
-    def __init__(self, folder: Path, settings: Any) -> None:
-        self.last, self.settings = folder / "checkpoints" / "last.ckpt", settings
+    def __init__(self, folder: Path, settings: Any, figure: str) -> None:
+        self.last, self.settings, self.figure = folder / "checkpoints" / "last.ckpt", settings, figure
         self.losses: list[float] = []
         self.held: list[tuple[int, float]] = []
         self.seconds = 0.0
         self._clock = 0.0
+
+    @property
+    def told(self) -> str:
+        """The held-out figure's name as a person reads it."""
+        return self.figure.removeprefix("val_").replace("_", " ")
+
+    def standing(self) -> str:
+        """Says where the last good checkpoint is."""
+        return f"the last good checkpoint is {self.last}" if self.last.exists() else "there is no checkpoint yet"
 
     def state_dict(self) -> dict[str, Any]:
         return {"losses": self.losses, "held": [list(row) for row in self.held], "seconds": self.seconds}
@@ -52,9 +61,8 @@ class Record(lightning.Callback):
         size = nn.utils.get_total_norm([p.grad for p in recipe.parameters() if p.grad is not None])
         if math.isfinite(size):
             return
-        good = f"the last good checkpoint is {self.last}" if self.last.exists() else "there is no checkpoint yet"
         raise TrainingError(
-            f"loss or gradient is not finite at step {trainer.global_step + 1}; {good}; "
+            f"loss or gradient is not finite at step {trainer.global_step + 1}; {self.standing()}; "
             f"try a rate below {self.settings.rate:g}"
         )
 
@@ -70,9 +78,9 @@ class Record(lightning.Callback):
             log.info("step %d of %d: loss %.4f, %.0f s", step, steps, recent, self.seconds)
 
     def on_validation_end(self, trainer: lightning.Trainer, *ignored: Any) -> None:
-        value = float(trainer.callback_metrics["val_top1"])
+        value = float(trainer.callback_metrics[self.figure])
         self.held.append((trainer.global_step, value))
-        log.info("step %d: top-1 on held-out pictures %.3f", trainer.global_step, value)
+        log.info("step %d: %s on held-out samples %.3f", trainer.global_step, self.told, value)
 
 
 class Checkpoints(lightning.Callback):
