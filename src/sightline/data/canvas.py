@@ -5,13 +5,18 @@ pixels lies at a place drawn evenly; clutter is made of 8 x 8 pieces cut at rand
 60 x 60 pixels.  Where two overlap the brighter pixel stays.
 """
 
+import os
+import re
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from sightline.data.mnist import Mnist
+
 DIGIT, PIECE = 28, 8
+MEAN, DEVIATION = 0.1307, 0.3081
 
 
 class Layout(NamedTuple):
@@ -70,3 +75,51 @@ def _block(corner: Int[Tensor, "batch 2"], size: int, width: int) -> Int[Tensor,
     steps = torch.arange(size, device=corner.device)
     within = (steps[:, None] * width + steps).flatten()
     return (corner[:, 0] * width + corner[:, 1])[:, None] + within
+
+
+class Canvases:
+    """MNIST on canvases of `side` pixels: `mnist` (the digits as they are), `translated` or `cluttered`.
+
+    `digits` (n, 28, 28) bytes and `labels` (n,).  Training draws a new `layout` each time; the canvases of `split`
+    "val" or "test" (the official 10,000) are fixed by `seed`, with clutter cut from that split's own digits.
+    Raises ValueError where the idx files cannot be read (see `sightline.data.mnist`) or the canvas is too small.
+    """
+
+    def __init__(self, kind: str, side: int, path: str | os.PathLike[str], split: str = "train", seed: int = 0) -> None:
+        read = Mnist(path, split)
+        self.kind, self.side, self.classes = kind, side, read.classes
+        self.pieces = max(1, 4 + (side - 60) // 10) if kind == "cluttered" else 0  # the paper's 4 at 60, 8 at 100
+        self.digits, self.labels = torch.from_numpy(read.pixels), torch.from_numpy(read.labels)
+        self.layout = None if split == "train" else self.draw(len(self), torch.Generator().manual_seed(seed))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def draw(self, count: int, generator: torch.Generator | None = None) -> Layout:
+        """Draws where things lie on `count` canvases of this kind."""
+        return draw_layout(count, side=self.side, pieces=self.pieces, pool=len(self), generator=generator)
+
+    def canvases(
+        self, digits: UInt8[Tensor, "batch 28 28"], layout: Layout
+    ) -> UInt8[Tensor, "batch 1 {self.side} {self.side}"]:
+        """Lays out digits, with clutter out of this collection."""
+        return draw_canvas(digits, self.digits, layout, self.side)
+
+
+def open_canvases(spec: str, split: str) -> Canvases:
+    """Opens `mnist:FOLDER`, `translated60:FOLDER` or `cluttered60:FOLDER`; the number is the canvas's side in pixels.
+
+    Raises ValueError, in one line, for another kind and for what `Canvases` refuses.
+    """
+    named = re.fullmatch(r"(mnist|translated|cluttered)(\d*):(.+)", spec)
+    if named is None:
+        raise ValueError(f"{spec!r}: expected mnist:FOLDER, translated60:FOLDER or cluttered60:FOLDER (side in pixels)")
+    kind, side, path = named[1], int(named[2] or (DIGIT if named[1] == "mnist" else 60)), named[3]
+    if kind == "mnist" and side != DIGIT:
+        raise ValueError(f"{spec!r}: the digits of mnist are {DIGIT} pixels wide; translated{side} lays them on more")
+    return Canvases(kind, side, path, split)
+
+
+def normalised(images: UInt8[Tensor, "*lead height width"]) -> Float[Tensor, "*lead height width"]:
+    """Computes (x / 255 - 0.1307) / 0.3081, MNIST's own mean and deviation, as the published RAM weights expect."""
+    return (images.float() / 255 - MEAN) / DEVIATION
