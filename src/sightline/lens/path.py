@@ -62,7 +62,7 @@ class GlimpsePath:
         return [window_box(float(x), float(y), size, self.patch * self.factor**k) for k in range(self.scales)]
 
     def seen(self, glimpse: int) -> Image.Image:
-        """Draws what one glimpse gave, where it was: sharp in the finest window, coarser around, dull violet elsewhere."""
+        """Draws what one glimpse gave, where it was: sharp in the finest window, coarser around, violet elsewhere."""
         pixels = torch.from_numpy(np.array(self.image, dtype=np.float32)).permute(2, 0, 1)[None]
         place = torch.from_numpy(self.places[glimpse : glimpse + 1])
         parts = retina(pixels, place, patch=self.patch, scales=self.scales, factor=self.factor)

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, get_type_hints
 
-NAMES = ("vit", "vit_control")
+NAMES = ("vit", "vit_control", "ram")
 
 
 class TrainingError(ValueError):
