@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from sightline.checkpoints.convert import Converted, settle
 from sightline.systems.dinov2 import DINOv2
 from sightline.systems.ram import RAM
+from sightline.systems.seq2seq import Seq2Seq
 from sightline.systems.vit import VisionTransformer
 
-SYSTEMS: tuple[type[nn.Module], ...] = (VisionTransformer, DINOv2, RAM)
+SYSTEMS: tuple[type[nn.Module], ...] = (VisionTransformer, DINOv2, RAM, Seq2Seq)
 
 
 def matches(keys: Collection[str], config: Mapping[str, Any]) -> bool:
