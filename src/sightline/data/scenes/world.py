@@ -1,0 +1,74 @@
+"""The generated world as a data set: scene i of a seed and a split, its picture, and everything said about it."""
+
+from collections.abc import Iterable
+from random import Random
+
+from jaxtyping import UInt8
+from torch import Tensor
+
+from sightline.data.scenes import language, questions
+from sightline.data.scenes.graph import Scene
+from sightline.data.scenes.language import Sentence
+from sightline.data.scenes.layout import MOST_THINGS, draw_scene
+from sightline.data.scenes.questions import Pointing, Question
+from sightline.data.scenes.render import Views, render, size_of
+from sightline.data.scenes.splits import Split
+
+
+class Scenes:
+    """`count` scenes; scene i is a function of (seed, split, objects, i) alone, and its language of scene i.
+
+    `split` names what is shown and what is held out (see `splits`), `size` is the side of the pictures in pixels or
+    (height, width), `objects` the fewest and the most things in a scene.  Nothing is stored: scenes are drawn and
+    pictures rendered when asked for.  Raises ValueError for an unknown split, sizes outside 16..4096, and numbers of
+    things outside 1..10; IndexError for an index outside 0..count-1.
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        split: str = "train",
+        size: int | tuple[int, int] = 64,
+        count: int = 10_000,
+        objects: tuple[int, int] = (3, 6),
+    ) -> None:
+        self.seed, self.split, self.size, self.count, self.objects = seed, Split(split), size, count, objects
+        size_of(size)
+        least, most = objects
+        if not 1 <= least <= most <= MOST_THINGS:
+            raise ValueError(f"objects {objects}: expected the fewest and the most things, within 1..{MOST_THINGS}")
+        if count < 1:
+            raise ValueError(f"count {count}: expected at least one scene")
+
+    def __len__(self) -> int:
+        return self.count
+
+    def random(self, index: int, purpose: str) -> Random:
+        """The source of everything random in scene `index`, one for each purpose."""
+        if not 0 <= index < self.count:
+            raise IndexError(f"scene {index}: there are scenes 0 to {self.count - 1}")
+        # seeded by the SHA-512 of this text, on every platform and in every version of Python
+        return Random(f"sightline/scenes/1/{self.seed}/{self.split.name}/{index}/{purpose}")
+
+    def scene(self, index: int) -> Scene:
+        return draw_scene(self.random(index, "scene"), self.split, *self.objects)
+
+    def views(self, indices: Iterable[int]) -> Views:
+        """Pictures of scenes, with the visible pixels, box and depth of every thing in them."""
+        return render([self.scene(int(index)) for index in indices], self.size)
+
+    def images(self, indices: Iterable[int]) -> UInt8[Tensor, "n 3 height width"]:
+        """Pictures of scenes, as bytes."""
+        return self.views(indices).images
+
+    def captions(self, index: int) -> tuple[Sentence, Sentence, Sentence]:
+        """Captions of one scene at three levels of detail (`language.captions`)."""
+        return language.captions(self.scene(index))
+
+    def questions(self, index: int) -> tuple[Question, ...]:
+        """Telling questions: four answers in words, one of them right."""
+        return questions.telling(self.scene(index), self.split, self.random(index, "telling"))
+
+    def pointing(self, index: int) -> tuple[Pointing, ...]:
+        """Pointing questions: four things, one of them right.  A scene of fewer than four things has none."""
+        return questions.pointing(self.scene(index), self.split, self.random(index, "pointing"))
