@@ -136,7 +136,7 @@ class RAM(nn.Module, PyTorchModelHubMixin):
 
     def choose(self, state: Float[Tensor, "batch hidden"]) -> tuple[Float[Tensor, "batch 2"], Float[Tensor, " batch"]]:
         """Draws the next place; its log-density is that of the draw before it was clamped to the image."""
-        mean = self.locator(state)
+        mean = self.locator(state).float()  # half precision would lay the draws on a coarse lattice
         draw = (mean + self.std * torch.randn_like(mean)).detach()
         return draw.clamp(-1, 1), normal_log_density(draw, mean, self.std)
 
