@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, get_type_hints
 
-NAMES = ("vit", "vit_control", "ram")
+NAMES = ("vit", "vit_control", "ram", "ram_control")
 
 
 class TrainingError(ValueError):
@@ -74,7 +74,8 @@ def read_plan(folder: Path, system: str | None, data: str | None, overrides: dic
 def command_of(plan: dict[str, Any]) -> str:
     """Gives the shell command that repeats a run."""
     pairs = [f"{key}={value}" for key, value in (plan["settings"] | plan["sizes"]).items()]
-    return " ".join(["sightline train", plan["system"], "--data", repr(plan["data"]), *pairs])
+    machines = [f"--{key} {value}" for key, value in plan.get("machines", {}).items() if value != ALONE[key]]
+    return " ".join(["sightline train", plan["system"], "--data", repr(plan["data"]), *machines, *pairs])
 
 
 def _arguments(recipe: Any) -> dict[str, Any]:
