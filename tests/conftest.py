@@ -12,7 +12,17 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "sightline"
 CHECKED = sorted(
     ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts)
     for path in SOURCE.rglob("*.py")
-    if path.name not in ("__init__.py", "intercept.py", "compiled.py", "capture.py", "record.py", "select.py")
+    if path.name
+    not in (
+        "__init__.py",
+        "intercept.py",
+        "compiled.py",
+        "capture.py",
+        "frame.py",
+        "hooks.py",
+        "record.py",
+        "select.py",
+    )
 )
 install_import_hook(CHECKED, "beartype.beartype")
 

@@ -15,22 +15,6 @@ from torch import Tensor
 
 
 @dataclass
-class Frame:
-    """One module being executed: its path in the model and what its arguments say of the attention inside."""
-
-    path: str
-    hint: str
-    serial: int
-    windowed: bool
-    wanted: bool
-    heads: int = 0  # query heads, where the module says so
-    group: int = 1  # query heads for each key head, where the module says so
-
-
-OUTSIDE = Frame("", "", -1, False, True)
-
-
-@dataclass
 class Call:
     """One attention call as it was seen.  `weights` are kept rows, or None where `query` and `key` are kept instead."""
 
@@ -83,16 +67,14 @@ class Call:
             return kept.float() if kept.dtype in (torch.float16, torch.bfloat16) else kept
         if self.query is None or self.key is None:
             raise RuntimeError(f"{self.path}: a survey keeps no weights; use sightline.record to keep some")
-        positions = self.positions()[start:stop].to(self.query.device) if self.causal else None
-        mask = self.mask
-        if mask is not None and mask.shape[-2] != 1:
-            mask = mask[..., start:stop, :]
+        query, mask = self.query, self.mask
+        if start or stop is not None:
+            query = query[:, :, start:stop]
+            mask = mask if mask is None or mask.shape[-2] == 1 else mask[..., start:stop, :]
+        positions = self.positions()[start:stop].to(query.device) if self.causal else None
         # the lens's own arithmetic is nobody's attention: an outer recording shall not see it
-        with torch.no_grad(), in_full_precision(self.query), torch._C.DisableTorchFunction():
-            return softmax_rows(
-                self.query[:, :, start:stop], self.key, mask=mask, causal=self.causal, positions=positions,
-                scale=self.scale,
-            )  # fmt: skip
+        with torch._C.DisableTorchFunction(), in_full_precision(query):
+            return softmax_rows(query, self.key, mask=mask, causal=self.causal, positions=positions, scale=self.scale)
 
     def nbytes(self) -> int:
         """Bytes that this call keeps."""
@@ -121,26 +103,28 @@ def softmax_rows(
     key_heads, keys = key.shape[1], key.shape[2]
     if query.dtype in (torch.float16, torch.bfloat16):
         query, key = query.float(), key.float()
-    # consecutive query heads share a key head, so their rows can be stacked under it: no copy of the keys
-    grouped = (query * scale).reshape(batch, key_heads, heads // key_heads * rows, width)
-    scores = torch.matmul(grouped, key.transpose(-2, -1)).reshape(batch, heads, rows, keys)
+    if heads != key_heads:  # consecutive query heads share a key head: stacked under it, no copy of the keys is needed
+        query = query.reshape(batch, key_heads, heads // key_heads * rows, width)
+    # the scores are the lens's own, and large: everything happens in them
+    scores = torch.matmul(query * scale, key.transpose(-2, -1)).view(batch, heads, rows, keys)
     if causal and positions is not None:
-        hidden = torch.arange(keys, device=scores.device) > positions[:, None]
-        scores = scores.masked_fill(hidden, float("-inf"))
+        scores.masked_fill_(torch.arange(keys, device=scores.device) > positions[:, None], float("-inf"))
     if mask is not None:
-        scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
-    weights = scores.softmax(-1)
-    if mask is not None:
+        scores = scores.masked_fill_(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
         # the fused kernels answer 0 for a row that may attend nowhere, where a plain softmax says NaN
         blind = scores.amax(-1, keepdim=True) == float("-inf")
-        weights = weights.masked_fill(blind, 0.0)
-    return weights
+        return scores.softmax(-1).masked_fill_(blind, 0.0)
+    in_place = not (torch.compiler.is_compiling() or scores.requires_grad)
+    return torch.softmax(scores, -1, out=scores) if in_place else scores.softmax(-1)
+
+
+_NO_CHANGE = nullcontext()
 
 
 def in_full_precision(tensor: Tensor) -> Any:
     """A context in which autocast leaves products of `tensor` alone."""
     on = torch.is_autocast_enabled(tensor.device.type)
-    return torch.autocast(tensor.device.type, enabled=False) if on else nullcontext()
+    return torch.autocast(tensor.device.type, enabled=False) if on else _NO_CHANGE
 
 
 def same_lead(*tensors: Tensor) -> tuple[Tensor, ...]:

@@ -13,9 +13,7 @@ from torch import Tensor
 from torch._higher_order_ops.flex_attention import flex_attention as _flex_operator
 
 from sightline.lens.capture import (
-    OUTSIDE,
     Call,
-    Frame,
     as_four,
     mask_rows,
     operands_of,
@@ -23,6 +21,7 @@ from sightline.lens.capture import (
     same_lead,
     softmax_rows,
 )
+from sightline.lens.frame import OUTSIDE, Frame
 
 
 def see_compiled(mode: Any, func: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:

@@ -1,43 +1,91 @@
-"""Module hooks that tell the interceptor which part of the model is running, and what its arguments say."""
+"""Module hooks that tell the interceptor which part of the model is running, and with which arguments."""
 
 import threading
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from sightline.lens.capture import Frame
 from sightline.lens.compiled import take_compiled
+from sightline.lens.frame import Frame, hint_of
 from sightline.lens.given import Mark
 from sightline.lens.intercept import Interceptor
+
+
+class Hooks:
+    """Hooks on many modules, put in and taken out at once under one number.
+
+    `register_forward_pre_hook` makes a handle of its own for each; on a model of a hundred modules that costs more
+    than all other work of the lens together.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        handle = model.register_forward_hook(_nothing)  # for a number that nobody else has
+        self._number = handle.id
+        handle.remove()
+        self._modules: list[nn.Module] = []
+
+    def add(self, module: nn.Module, enter: Any, leave: Any = None) -> None:
+        """Runs `enter(module, args, kwargs)` before a module and `leave(module, args, output)` after it."""
+        module._forward_pre_hooks[self._number] = enter
+        module._forward_pre_hooks_with_kwargs[self._number] = True
+        if leave is not None:
+            module._forward_hooks[self._number] = leave
+        self._modules.append(module)
+
+    def remove(self) -> None:
+        """Leaves every module as it was."""
+        number = self._number
+        for module in self._modules:
+            module._forward_pre_hooks.pop(number, None)
+            module._forward_pre_hooks_with_kwargs.pop(number, None)
+            module._forward_hooks.pop(number, None)
+        self._modules.clear()
+
+
+def _nothing(*_: Any) -> None:
+    """Does nothing."""
 
 
 def attach(model: nn.Module, mode: Interceptor) -> list[Any]:
     """Hooks that tell `mode` which module is running; returns their handles.
 
-    Leaves that torch itself defines (linear, norm, activation) are left alone: no attention call happens inside.
+    Leaves that torch itself defines (linear, norm, activation) are left alone, since no attention call happens inside;
+    but the first two levels may be called in place of the whole model, and then tell which pixels were given.
     """
-    handles: list[Any] = []
-    windowed: set[str] = set()
+    hooks, windowed = Hooks(model), set[str]()
     for path, module in model.named_modules():
-        if not any(True for _ in module.children()) and type(module).__module__.startswith("torch.nn.modules"):
+        parent, _, _ = path.rpartition(".")
+        outer = bool(path) and path.count(".") <= 1
+        if not module._modules and type(module).__module__.startswith("torch.nn.modules"):
+            if outer:
+                hooks.add(module, _watch_pixels(mode))
             continue
-        parent = path.rpartition(".")[0]
         if isinstance(getattr(module, "window_size", None), int | tuple | list) or parent in windowed:
             windowed.add(path)
-        handles += _follow_module(module, path.removeprefix("_orig_mod").removeprefix("."), path in windowed, mode)
-    return handles
+        name = path.removeprefix("_orig_mod").removeprefix(".")
+        _follow_module(hooks, module, name, path in windowed, outer, mode)
+    return [hooks]
 
 
-def _follow_module(module: nn.Module, path: str, windowed: bool, mode: Interceptor) -> list[Any]:
+def _watch_pixels(mode: Interceptor) -> Any:
+    def enter(_module: nn.Module, args: tuple, kwargs: dict[str, Any] | None = None) -> None:
+        if kwargs is None or torch.compiler.is_compiling() or mode.paused:
+            return
+        if threading.get_ident() == mode.thread and mode.mark is not None and mode.mark.pixels is None:
+            mode.mark.note(args, kwargs)
+
+    return enter
+
+
+def _follow_module(hooks: Hooks, module: nn.Module, path: str, windowed: bool, outer: bool, mode: Interceptor) -> None:
     wanted = mode.plan.wants(path)
-    heads, group = _heads(module)
 
     def enter(_module: nn.Module, args: tuple, kwargs: dict[str, Any] | None = None) -> None:
         if kwargs is None:  # another thread called while the recording was being taken down
             return
         if torch.compiler.is_compiling():
-            mode.frames.append(Frame(path, _hint(_module, args, kwargs), -1, windowed, wanted))
+            mode.frames.append(Frame(path, hint_of(_module, args, kwargs), -1, windowed, wanted))
             return
         if mode.paused:
             return
@@ -51,42 +99,15 @@ def _follow_module(module: nn.Module, path: str, windowed: bool, mode: Intercept
             mode.cached = cache_length(kwargs)
             mode.begin(Mark("step" if mode.cached else "part", path), args, kwargs)
         mode.serial += 1
-        mode.frames.append(Frame(path, _hint(_module, args, kwargs), mode.serial, windowed, wanted, heads, group))
+        mode.frames.append(Frame(path, "", mode.serial, windowed, wanted, (_module, args, kwargs)))
+        if outer and mode.mark is not None and mode.mark.pixels is None:
+            mode.mark.note(args, kwargs)
 
     def leave(_module: nn.Module, args: tuple, output: Any) -> None:
         if torch.compiler.is_compiling() or (not mode.paused and mode.frames and threading.get_ident() == mode.thread):
             mode.frames.pop()
 
-    return [
-        module.register_forward_pre_hook(enter, with_kwargs=True),
-        module.register_forward_hook(leave),
-    ]
-
-
-def _hint(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> str:
-    """What a module's own arguments say: "cross" when keys come from elsewhere, "joint:N" when N tokens are both,
-    "alone" when the module was given one sequence only."""
-    if isinstance(module, nn.MultiheadAttention):
-        query, key = (args[i] if i < len(args) else kwargs.get(name) for i, name in enumerate(("query", "key")))
-        return "self" if query is key else "cross"
-    for name in ("key_value_states", "encoder_hidden_states", "context", "memory"):
-        other = kwargs.get(name)
-        if isinstance(other, Tensor):
-            own = kwargs.get("hidden_states", args[0] if args else None)
-            if name == "encoder_hidden_states" and isinstance(own, Tensor) and own.dim() == other.dim() == 3:
-                return f"joint:{own.shape[1] + other.shape[1]}"
-            return "cross"
-    sequences = [a for a in args if _is_sequence(a)]
-    sequences += [v for k, v in kwargs.items() if _is_sequence(v) and not any(word in k for word in _BESIDE)]
-    return "alone" if len(sequences) == 1 else ""
-
-
-# parts of the names of arguments that are laid beside a sequence
-_BESIDE = ("mask", "bias", "pos", "rotary")
-
-
-def _is_sequence(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.dim() >= 3 and value.is_floating_point()
+    hooks.add(module, enter, leave)
 
 
 def cache_length(kwargs: dict[str, Any]) -> int:
@@ -96,13 +117,3 @@ def cache_length(kwargs: dict[str, Any]) -> int:
         return 0
     length = getattr(cache, "get_seq_length", None)
     return int(length()) if length is not None else len(cache)
-
-
-def _heads(module: nn.Module) -> tuple[int, int]:
-    """(query heads, query heads for each key head) as a module names them; (0, 1) where it does not."""
-    places = (module, getattr(module, "config", None))
-    names = ("num_heads", "num_attention_heads", "n_heads")
-    found = [getattr(place, name, None) for place in places for name in names]
-    heads = next((n for n in found if isinstance(n, int)), 0)
-    group = getattr(module, "num_key_value_groups", 1)
-    return heads, group if isinstance(group, int) else 1

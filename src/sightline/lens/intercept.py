@@ -19,9 +19,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from sightline.lens.capture import (
-    OUTSIDE,
     Call,
-    Frame,
     as_four,
     by_head,
     extent,
@@ -32,6 +30,7 @@ from sightline.lens.capture import (
     without_copies,
 )
 from sightline.lens.compiled import see_compiled, take_compiled
+from sightline.lens.frame import OUTSIDE, Frame
 from sightline.lens.given import Mark
 from sightline.lens.select import Plan, Row, SiteInfo, resolve
 
@@ -92,13 +91,13 @@ class Interceptor(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
         if torch.compiler.is_compiling():
-            return see_compiled(self, func, args, kwargs)
+            return see_compiled(self, func, args, kwargs or {})
         meaning = _MEANING.get(func)
-        meaning = meaning or _MEANING.setdefault(func, _meaning(func))
         if self.paused or (meaning == "other" and not self.softmaxes):  # nearly every call of a model
-            return func(*args, **kwargs)
+            return func(*args, **kwargs) if kwargs else func(*args)
+        meaning = meaning or _MEANING.setdefault(func, _meaning(func))
+        kwargs = kwargs or {}
         if meaning == "fused":
             return self._fused(func, args, kwargs)
         if meaning == "heads":
@@ -145,7 +144,7 @@ class Interceptor(TorchFunctionMode):
         return self.frames[-1].path if self.frames else ""
 
     def _frame(self) -> Frame:
-        return self.frames[-1] if self.frames else OUTSIDE
+        return self.frames[-1].settled() if self.frames else OUTSIDE
 
     # -- scaled_dot_product_attention ---------------------------------------------------------------------------------
 
@@ -203,7 +202,7 @@ class Interceptor(TorchFunctionMode):
         )  # fmt: skip
         if self.plan.hold:
             mask = None if mask is None else mask_rows(mask.detach(), lead, rows)
-            self._hold(call, q.detach(), k.detach(), as_four(value), output, mask)
+            self._hold(call, _plain(q), _plain(k), value, output, mask)
         elif mask is not None:
             call.mask_bytes = _bytes(without_copies(mask))
         self.calls.append(call)
@@ -239,7 +238,7 @@ class Interceptor(TorchFunctionMode):
             # copies: a KV cache is written to in place, and a view would keep the whole projection alive
             call.query, call.key, call.mask = q.clone(), k.clone(), self._copy(mask)
         if self.plan.gradients and output is not None and v is not None:
-            call.output, call.value = output, v.detach()
+            call.output, call.value = output, as_four(v).detach()
             self.kept += _bytes(output) + _bytes(v)
         if self.kept > self.plan.limit:
             raise ValueError(self._refusal(call))
@@ -394,6 +393,10 @@ class Interceptor(TorchFunctionMode):
         self.frames.append(frame)
         self._keep_weights(weights, weights.detach(), "observe")
         self.frames.pop()
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.detach() if tensor.requires_grad else tensor
 
 
 def _bytes(tensor: Tensor) -> int:

@@ -113,18 +113,9 @@ def _follow_root(model: nn.Module, mode: Interceptor) -> list[Any]:
         mode.watch_cache(kwargs.get("past_key_values"))
         mode.begin(Mark("step" if mode.cached else "pass"), args, kwargs)
 
-    def enter_part(_module: nn.Module, args: tuple, kwargs: dict[str, Any] | None = None) -> None:
-        if kwargs is None:
-            return
-        if torch.compiler.is_compiling() or mode.paused:
-            return
-        if threading.get_ident() == mode.thread and mode.mark is not None and mode.mark.pixels is None:
-            mode.mark.note(args, kwargs)
-
     handles: list[Any] = [model.register_forward_pre_hook(enter, with_kwargs=True, prepend=True)]
     if model._compiled_call_impl is not None:
         handles.append(_BeforeCompiled(model, enter))
-    handles += [m.register_forward_pre_hook(enter_part, with_kwargs=True) for m in _image_readers(model)]
     return handles
 
 
@@ -143,12 +134,6 @@ class _BeforeCompiled:
 
     def remove(self) -> None:
         self.model._compiled_call_impl = self.compiled
-
-
-def _image_readers(model: nn.Module) -> list[nn.Module]:
-    """Parts that may be called in place of the whole model: its children and theirs."""
-    children = list(model.children())
-    return children + [grandchild for child in children for grandchild in child.children()]
 
 
 def _keep_fast_path(model: nn.Module, mode: Interceptor) -> list[Any]:
