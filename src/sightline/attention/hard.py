@@ -20,9 +20,7 @@ def likeliest(weights: Float[Tensor, "*lead keys"]) -> Float[Tensor, "*lead keys
     return torch.zeros_like(weights).scatter(-1, weights.argmax(dim=-1, keepdim=True), 1.0)
 
 
-def log_chance(
-    weights: Float[Tensor, "*lead keys"], chosen: Float[Tensor, "*lead keys"]
-) -> Float[Tensor, "*lead"]:
+def log_chance(weights: Float[Tensor, "*lead keys"], chosen: Float[Tensor, "*lead keys"]) -> Float[Tensor, "*lead"]:
     """Computes the log-probability of the chosen keys; 0 for rows without a choice (all zero)."""
     chance = (weights * chosen).sum(dim=-1)
     return chance.masked_fill(chosen.sum(dim=-1) == 0, 1.0).clamp_min(1e-8).log()

@@ -74,23 +74,21 @@ def _names(init_layers: int, attention_layers: int) -> dict[str, str | tuple[str
         "decoder_c_tt": "unused",
         "decoder_W_sel": "gate.linear.weight",
         "decoder_b_sel": "gate.linear.bias",
-        "decoder_W": "words",
-        "decoder_Wc": "context",
-        "decoder_U": "cell.weight_hh",
-        "decoder_b": "cell.bias_ih",
+        "decoder_W": "read.weight",
+        "decoder_Wc": "let_in.weight",
+        "decoder_U": "recall.weight",
+        "decoder_b": "read.bias",
     }
 
 
 def _converted(state: dict[str, Tensor], kept: float) -> dict[str, Tensor]:
     del state["unused"]  # a bias under the softmax
-    state["cell.weight_ih"] = torch.cat([state.pop("words"), state.pop("context")])
     for name, value in state.items():
-        if name.endswith("weight") or "weight_" in name:
-            state[name] = value if name == "embedding.weight" else value.T.contiguous()
-    for name in ("cell.weight_ih", "cell.weight_hh", "cell.bias_ih"):
+        if name.endswith("weight") and name != "embedding.weight":
+            state[name] = value.T.contiguous()
+    for name in ("read.weight", "let_in.weight", "recall.weight", "read.bias"):
         entry, forget, exit_, content = state[name].chunk(4)
         state[name] = torch.cat([entry, forget, content, exit_])
-    state["cell.bias_hh"] = torch.zeros_like(state["cell.bias_ih"])
     state["gate.linear.bias"] = state["gate.linear.bias"].reshape(1)
     # each dropout is followed by a matrix: W (x / 2) = (W / 2) x
     behind = ["output.hidden.weight", "head.weight"]

@@ -6,7 +6,18 @@ from typing import Any
 
 from torch import nn
 
-from sightline.checkpoints import dino, dinov2, jax_vit, own, ram, timm_vit, transformers_vit
+from sightline.checkpoints import (
+    arctic_captions,
+    dino,
+    dinov2,
+    efficientnet_lite,
+    jax_vit,
+    own,
+    ram,
+    timm_vit,
+    transformers_vit,
+    tutorial_captions,
+)
 from sightline.checkpoints.read import read, shorten
 
 # A source is a module with matches(keys, config) and convert(state, config, **overrides).  The first that
@@ -19,6 +30,9 @@ SOURCES: dict[str, ModuleType] = {
     "dinov2": dinov2,
     "dino": dino,
     "timm-vit": timm_vit,
+    "efficientnet-lite": efficientnet_lite,
+    "arctic-captions": arctic_captions,
+    "tutorial-captions": tutorial_captions,
 }
 
 

@@ -9,11 +9,22 @@ from torch import Tensor, nn
 
 from sightline.checkpoints.convert import Converted, settle
 from sightline.systems.dinov2 import DINOv2
+from sightline.systems.efficientnet_lite import EfficientNetLite
 from sightline.systems.ram import RAM
 from sightline.systems.seq2seq import Seq2Seq
+from sightline.systems.show_and_tell import ShowAndTell
+from sightline.systems.show_attend_tell import ShowAttendTell
 from sightline.systems.vit import VisionTransformer
 
-SYSTEMS: tuple[type[nn.Module], ...] = (VisionTransformer, DINOv2, RAM, Seq2Seq)
+SYSTEMS: tuple[type[nn.Module], ...] = (
+    VisionTransformer,
+    DINOv2,
+    RAM,
+    Seq2Seq,
+    EfficientNetLite,
+    ShowAndTell,
+    ShowAttendTell,
+)
 
 
 def matches(keys: Collection[str], config: Mapping[str, Any]) -> bool:

@@ -42,7 +42,9 @@ class Features:
         shape = (len(self.names), 1 + self.about["mirrored"], self.rows * self.columns, self.width)
         done, needed = (self.folder / "features.bin").stat().st_size, int(np.prod(shape)) * 2
         if done != needed or self.about["done"] != len(self.names):
-            raise ValueError(f"{self.folder}: {self.about['done']} of {len(self.names)} photographs are done: go on with extract")
+            raise ValueError(
+                f"{self.folder}: {self.about['done']} of {len(self.names)} photographs are done: go on with extract"
+            )
         self.values = np.memmap(self.folder / "features.bin", np.float16, "r", shape=shape)
 
     @property

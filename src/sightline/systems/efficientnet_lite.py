@@ -13,10 +13,8 @@ differs   `classes=0` leaves the classifier out and `forward` gives the mean fea
 recipe    none; the weights are Google's, read by checkpoints/efficientnet_lite.py
 """
 
-from collections.abc import Sequence
 from typing import Any
 
-import torch
 from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -79,7 +77,13 @@ class EfficientNetLite(nn.Module, PyTorchModelHubMixin):
     """
 
     def __init__(
-        self, *, width: float = 1.0, depth: float = 1.0, image_size: int = 224, classes: int = 1000, dropout: float = 0.2
+        self,
+        *,
+        width: float = 1.0,
+        depth: float = 1.0,
+        image_size: int = 224,
+        classes: int = 1000,
+        dropout: float = 0.2,
     ) -> None:
         super().__init__()
         self.image_size = image_size

@@ -119,7 +119,9 @@ class ShowAttendTell(nn.Module, PyTorchModelHubMixin):
     ) -> None:
         super().__init__()
         if form not in FORMS or kind not in KINDS:
-            raise ValueError(f"form is one of {', '.join(FORMS)} and kind one of {', '.join(KINDS)}: {form!r}, {kind!r}")
+            raise ValueError(
+                f"form is one of {', '.join(FORMS)} and kind one of {', '.join(KINDS)}: {form!r}, {kind!r}"
+            )
         self.form, self.kind = form, kind
         port = form == "port"
         self.annotate = nn.Linear(width, attention) if form == "compact" else None
@@ -131,7 +133,11 @@ class ShowAttendTell(nn.Module, PyTorchModelHubMixin):
         )
         self.deeper = nn.ModuleList(nn.Linear(attention, attention) for _ in range(attention_layers - 1))
         self.gate = Gate(hidden=hidden, outputs=cells if port else 1)
-        self.cell = nn.LSTMCell(embedding + cells, hidden)
+        # the LSTM's gates (input, forget, content, output) in three parts: a slice of one matrix at every step would
+        # cost a gradient as large as the whole
+        self.read = nn.Linear(embedding, 4 * hidden)
+        self.let_in = nn.Linear(cells, 4 * hidden, bias=False)
+        self.recall = nn.Linear(hidden, 4 * hidden, bias=False)
         self.output = None if port else DeepOutput(hidden=hidden, context=cells, embedding=embedding)
         self.head = None if form == "compact" else nn.Linear(hidden if port else embedding, vocab)
         self.bias = nn.Parameter(torch.zeros(vocab)) if form == "compact" else None
@@ -144,7 +150,7 @@ class ShowAttendTell(nn.Module, PyTorchModelHubMixin):
 
         The forget gate starts open (bias 1).
         """
-        embedding, hidden = self.embedding.embedding_dim, self.cell.hidden_size
+        embedding, hidden = self.embedding.embedding_dim, self.recall.in_features
         if self.form == "compact":
             nn.init.normal_(self.embedding.weight, std=embedding**-0.5)
         else:
@@ -152,8 +158,8 @@ class ShowAttendTell(nn.Module, PyTorchModelHubMixin):
         with torch.no_grad():
             self.embedding.weight[self.pad].zero_()
             for gate in range(4):
-                nn.init.orthogonal_(self.cell.weight_hh[gate * hidden : (gate + 1) * hidden])
-            self.cell.bias_ih[hidden : 2 * hidden].fill_(1.0)
+                nn.init.orthogonal_(self.recall.weight[gate * hidden : (gate + 1) * hidden])
+            self.read.bias[hidden : 2 * hidden].fill_(1.0)
 
     def annotations(self, features: Float[Tensor, "batch cells width"]) -> Float[Tensor, "batch cells inner"]:
         """Gives what is looked at: the features, in the compact form mapped to the attention's width."""
@@ -165,11 +171,6 @@ class ShowAttendTell(nn.Module, PyTorchModelHubMixin):
         for layer in self.deeper:
             keys = layer(keys).tanh()
         return keys
-
-    def read(self, words: Float[Tensor, "*lead embedding"]) -> Float[Tensor, "*lead gates"]:
-        """Gives the words' part of the LSTM's gates, for all steps at once."""
-        cell = self.cell
-        return F.linear(words, cell.weight_ih[:, : words.shape[-1]], cell.bias_ih + cell.bias_hh)
 
     def step(
         self,
@@ -190,8 +191,8 @@ class ShowAttendTell(nn.Module, PyTorchModelHubMixin):
         if self.kind == "hard" and (draw or not self.training):
             looked = hard.draw(weights) if draw else hard.likeliest(weights)
         context = self.gate(hidden) * (looked @ memory).flatten(0, 1)
-        gates = torch.addmm(read, hidden, self.cell.weight_hh.T)
-        gates = torch.addmm(gates, context, self.cell.weight_ih[:, -context.shape[1] :].T)
+        gates = torch.addmm(read, hidden, self.recall.weight.T)
+        gates = torch.addmm(gates, context, self.let_in.weight.T)
         entry, forget, content, exit_ = gates.chunk(4, dim=1)
         cell = forget.sigmoid() * cell + entry.sigmoid() * content.tanh()
         hidden = exit_.sigmoid() * cell.tanh()
@@ -223,32 +224,33 @@ class ShowAttendTell(nn.Module, PyTorchModelHubMixin):
         state: tuple[Tensor, ...] = tuple(part[pictures] for part in self.begin(memory.mean(dim=1)))
         keys, memory = self.keys(memory)[pictures], memory[pictures]
         embedded = self.embedding(packed.tokens[:, :-1])
-        read = self.read(embedded)
+        read = self.read(embedded).unbind(dim=1)
         steps: list[tuple[Tensor, ...]] = []
         for number, rows in enumerate(packed.carried):
             if rows < len(memory):
                 memory, keys, state = memory[:rows], keys[:rows], tuple(part[:rows] for part in state)
-            state, context, weights, looked = self.step(read[:rows, number], memory, keys, state, draw)  # type: ignore[arg-type]
+            state, context, weights, looked = self.step(read[number][:rows], memory, keys, state, draw)  # type: ignore[arg-type]
             steps.append((state[0], context, weights, looked))
         hidden, targets, captions, place = packed.written([one[0] for one in steps])
         context = packed.written([one[1] for one in steps])[0]
-        before = packed.written([embedded[:rows, number] for number, rows in enumerate(packed.carried)])[0]
+        before = packed.written(list(embedded.unbind(dim=1)))[0]
         logits = self.words(hidden, before, context)
         weights, looked = (packed.aligned([one[part] for one in steps]) for part in (2, 3))
         return Written(logits, targets, captions, place, weights), looked
 
     def loss(self, batch: dict[str, Tensor], smoothing: float = 0.0) -> dict[str, Tensor]:
-        """Computes the paper's objective of `batch["tokens"]` (captions, length) for `batch["features"]`.
+        """Computes the paper's objective of `batch["tokens"]` ([images,] captions, length) for `batch["features"]`.
 
         Cross-entropy + alpha_c · balance (equation 14); with hard attention, on one batch in two the places are drawn
         and REINFORCE (equation 12) and the entropy are added.  All in nats a word.
         """
         draw = self.kind == "hard" and self.training and bool(torch.rand(()) < 0.5)
-        told, looked = self(batch["features"], batch["tokens"], draw)
+        tokens = batch["tokens"].flatten(0, -2)
+        told, looked = self(batch["features"], tokens, draw)
         assert told.weights is not None
         cost = F.cross_entropy(told.logits, told.targets, label_smoothing=smoothing)
         missed = (1 - told.weights.sum(dim=1)).square()
-        length = len(told.targets) / len(batch["tokens"])
+        length = len(told.targets) / len(tokens)
         uneven = missed.mean() if self.form == "port" else missed.sum(dim=1).mean() / length
         parts = {"cross_entropy": cost, "balance": uneven}
         loss = cost + self.balance * uneven
