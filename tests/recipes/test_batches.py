@@ -27,7 +27,7 @@ class Grey:
 
 
 def recipe_of(batch: int, steps: int) -> SimpleNamespace:
-    return SimpleNamespace(side=4, settings=SimpleNamespace(batch=batch, steps=steps, seed=0))
+    return SimpleNamespace(side=4, settings=SimpleNamespace(batch=batch, steps=steps, seed=0, held=10))
 
 
 def reader(data: Grey) -> partial:
@@ -71,6 +71,6 @@ def test_workers_keep_the_order(workers: int) -> None:
 
 
 def test_held_out_pictures_are_spread_evenly() -> None:
-    batches = Batches(pictures, recipe_of(2, 3), Grey(8), Grey(100), count=10)
+    batches = Batches(pictures, recipe_of(2, 3), Grey(8), Grey(100), told="grey:x")
     images = torch.cat([batch["images"] for batch in batches.val_dataloader()])
     assert images[:, 0, 0, 0].tolist() == [0, 11, 22, 33, 44, 55, 66, 77, 88, 99]

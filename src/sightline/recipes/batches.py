@@ -81,25 +81,25 @@ class Reader:
                 self.read_batch(self.data, indices[place : place + 1], self.recipe)
             except (OSError, ValueError) as alone:
                 reason = " ".join(str(alone).split())
-                return f"sample {indices[place]} of the {self.told} data cannot be read: {reason}"
-        return f"a batch of the {self.told} data cannot be read: {' '.join(str(error).split())}"
+                return f"sample {indices[place]} of {self.told} cannot be read: {reason}"
+        return f"a batch of {self.told} cannot be read: {' '.join(str(error).split())}"
 
 
 class Batches(lightning.LightningDataModule):
-    """Feeds a run: training batches from the trainer's step on, and `count` of the held-out samples.
+    """Feeds a run: training batches from the trainer's step on, and `held` (a setting, 1000) of the held-out samples.
 
     The latter are spread evenly over the collection.  On several machines each process takes its share of every
     training batch; the held-out samples are read by all.
     """
 
-    def __init__(self, recipe_file: Any, recipe: Any, train: Any, held: Any, *, count: int = 1000) -> None:
+    def __init__(self, recipe_file: Any, recipe: Any, train: Any, held: Any, *, told: str) -> None:
         super().__init__()
         self.settings = settings = recipe.settings
-        self.read = Reader(recipe_file, recipe, train, "training")
-        self.read_held = Reader(recipe_file, recipe, held, "held-out")
+        self.read = Reader(recipe_file, recipe, train, f"{told} (train)")
+        self.read_held = Reader(recipe_file, recipe, held, f"{told} (val)")
         own = getattr(recipe_file, "order", None)
         self.order: Ordered = own(train, settings) if own else Order(len(train), settings.batch, settings.seed)
-        self.held = np.linspace(0, len(held) - 1, min(count, len(held))).round().astype(int)
+        self.held = np.linspace(0, len(held) - 1, min(getattr(settings, "held", 1000), len(held))).round().astype(int)
 
     def train_dataloader(self) -> DataLoader:
         order = self.order

@@ -2,20 +2,19 @@
 
 import errno
 import json
-import logging
 import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
+from safetensors import SafetensorError
 
 from sightline.recipes.batches import Batches, Unreadable
-from sightline.recipes.plan import TrainingError, command_of, new_plan, read_plan, recipe_of
+from sightline.recipes.machines import check_machines, is_first, stop_others, trainer_options
+from sightline.recipes.plan import ALONE, TrainingError, command_of, new_plan, read_plan, recipe_of
 from sightline.recipes.results import measured, write_results
-from sightline.recipes.watch import Checkpoints, Progress, Record
+from sightline.recipes.watch import Checkpoints, Progress, Record, quiet
 from sightline.recipes.weights import recipe_around, start_from
 
 __all__ = ["TrainingError", "evaluate", "train"]
@@ -28,6 +27,9 @@ def train(
     out: str | Path | None = None,
     resume: str | Path | None = None,
     tiny: bool = False,
+    devices: int | None = None,
+    nodes: int | None = None,
+    strategy: str | None = None,
     **overrides: Any,
 ) -> Path:
     """Trains `system` on `data` and returns the run folder `out` (default: runs/SYSTEM).
@@ -36,6 +38,8 @@ def train(
     (steps, batch, rate …) or arguments of the system (dim, depth …).  `resume=FOLDER` goes on from the last
     checkpoint of a run that was cut off, exactly as it would have gone on.  The folder holds `weights/` (config,
     safetensors, card), `metrics.json`, `curves.png`, `samples.png`, `command.txt`, `run.json`, `checkpoints/`.
+    `devices` GPUs (processes, where there are none) on each of `nodes` machines share every batch, by `strategy` "ddp"
+    or "fsdp"; see `sightline.recipes.machines`.
     Raises ValueError, in one line, for an unknown recipe or key, bad data, a folder that holds a run, a loss that
     is not finite (the last good checkpoint stays) and a full disk.
     """
@@ -45,41 +49,68 @@ def train(
     else:
         plan = new_plan(system, data, tiny, overrides)
         folder = Path(out or Path("runs") / str(system))
-        if (folder / "run.json").exists():
+        if is_first() and (folder / "run.json").exists():
             raise TrainingError(f"{folder}: holds a run already; give another out, or resume it")
+    given = {"devices": devices, "nodes": nodes, "strategy": strategy}
+    plan["machines"] = plan.get("machines", ALONE) | {key: value for key, value in given.items() if value is not None}
+    check_machines(plan["machines"], plan["settings"]["batch"])
     try:
-        with _quiet():
+        with quiet():
             _run(plan, folder, resumed=resume is not None)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise TrainingError(f"{folder}: the disk is full; free some space, then resume this run") from error
-        raise
     except SystemExit as stopped:  # Lightning turns Ctrl-C into this
         raise TrainingError(f"stopped; resume={folder} goes on from the last checkpoint") from stopped
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if not is_full(error):
+            raise
+        raise TrainingError(f"{folder}: the disk is full; free some space, then resume this run") from error
     return folder
+
+
+def is_full(error: BaseException) -> bool:
+    """Tells whether a write failed for want of space; safetensors and torch say so in words only."""
+    codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    said = str(error)
+    return getattr(error, "errno", None) in codes or any(f"os error {code})" in said for code in codes)
 
 
 def _run(plan: dict[str, Any], folder: Path, *, resumed: bool) -> None:
     recipe_file = recipe_of(plan["system"])
-    settings = recipe_file.Settings(**plan["settings"])
     data, held = (recipe_file.open_data(plan["data"], split) for split in ("train", "val"))
     if hasattr(recipe_file, "agree"):
         try:
             recipe_file.agree(data, held)
         except ValueError as error:
             raise TrainingError(f"{plan['data']}: {error}") from error
+    recipe = _made(recipe_file, plan, data, fresh=not resumed)
+    batches = Batches(recipe_file, recipe, data, held, told=plan["data"])
+    if is_first():
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        (folder / "run.json").write_text(json.dumps(plan, indent=1), encoding="utf-8")
+        (folder / "command.txt").write_text(command_of(plan) + "\n", encoding="utf-8")
+    record = Record(folder, recipe.settings, recipe_file.HELD)
+    _fit(recipe, batches, record, plan["machines"], resumed)
+    if not is_first():
+        return
+    if plan["machines"]["strategy"] == "fsdp":  # no process holds the whole network, but the checkpoint does
+        recipe = _made(recipe_file, plan, data, fresh=False)
+        recipe.load_state_dict(torch.load(record.last, map_location="cpu", weights_only=True)["state_dict"])
+    write_results(folder, plan, recipe_file, recipe, record, held)
+
+
+def _made(recipe_file: Any, plan: dict[str, Any], data: Any, *, fresh: bool) -> Any:
+    settings = recipe_file.Settings(**plan["settings"])
     lightning.seed_everything(settings.seed, verbose=False)
     network = recipe_file.build(data, **plan["sizes"])
     recipe = recipe_file.Recipe(network, settings, data)
-    if settings.init and not resumed:
+    if settings.init and fresh:
         start_from(recipe_file, recipe, data)
         recipe = recipe_file.Recipe(network, settings, data)  # what it copies of the network follows the weights
-    batches = Batches(recipe_file, recipe, data, held, count=getattr(settings, "held", 1000))
-    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    (folder / "run.json").write_text(json.dumps(plan, indent=1), encoding="utf-8")
-    (folder / "command.txt").write_text(command_of(plan) + "\n", encoding="utf-8")
-    record = Record(folder, settings, recipe_file.HELD)
-    watchers = [record, *([Progress()] if sys.stderr.isatty() else [])]
+    return recipe
+
+
+def _fit(recipe: Any, batches: Batches, record: Record, machines: dict[str, Any], resumed: bool) -> None:
+    settings = recipe.settings
+    watchers = [record, *([Progress()] if sys.stderr.isatty() and is_first() else [])]
     trainer = lightning.Trainer(
         max_steps=settings.steps,
         precision=settings.precision,
@@ -92,12 +123,16 @@ def _run(plan: dict[str, Any], folder: Path, *, resumed: bool) -> None:
         gradient_clip_val=getattr(settings, "clip", 1.0),
         val_check_interval=max(1, settings.steps // getattr(settings, "checks", 5)),
         check_val_every_n_epoch=None,
+        use_distributed_sampler=False,
+        **trainer_options(machines, recipe),
     )
     try:
         trainer.fit(recipe, batches, ckpt_path=record.last if resumed else None, weights_only=True)
-    except Unreadable as error:
-        raise TrainingError(f"{error}; {record.standing()}") from error
-    write_results(folder, plan, recipe_file, recipe, record, held)
+    except BaseException as error:
+        stop_others(trainer)
+        if isinstance(error, Unreadable):
+            raise TrainingError(f"{error}; {record.standing()}") from error
+        raise
 
 
 def evaluate(weights: str | Path, data: str, *, split: str = "val") -> dict[str, Any]:
@@ -107,20 +142,3 @@ def evaluate(weights: str | Path, data: str, *, split: str = "val") -> dict[str,
     """
     recipe_file, recipe = recipe_around(Path(weights))
     return measured(recipe_file, recipe, recipe_file.open_data(data, split))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hides Lightning's advice on loggers, workers and resuming, none of which applies here."""
-    names = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

@@ -90,7 +90,7 @@ class Recipe(lightning.LightningModule):
             keep = min(settings.average, (1 + int(count)) / (10 + int(count)))
             return average.lerp(new, 1 - keep)
 
-        self.average = AveragedModel(system, avg_fn=decayed, use_buffers=True)
+        self.average = AveragedModel(system, avg_fn=decayed, use_buffers=True).requires_grad_(False)
         self.register_buffer("mean", torch.tensor(MEAN)[:, None, None], persistent=False)
         self.register_buffer("deviation", torch.tensor(DEVIATION)[:, None, None], persistent=False)
 

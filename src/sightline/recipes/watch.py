@@ -3,6 +3,9 @@
 import logging
 import math
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +74,8 @@ class Record(lightning.Callback):
     ) -> None:
         now = time.monotonic()
         self.seconds, self._clock = self.seconds + now - self._clock, now
-        self.losses.append(float(outputs["loss"]))
+        # the mean over the processes, which is the loss of the whole batch
+        self.losses.append(float(trainer.strategy.reduce(outputs["loss"].detach(), reduce_op="mean")))
         step, steps = trainer.global_step, self.settings.steps
         if step % max(1, steps // 100) == 0:
             recent = float(np.mean(self.losses[-50:]))
@@ -125,3 +129,20 @@ class Progress(lightning.Callback):
     def on_exception(self, *ignored: Any) -> None:
         if hasattr(self, "bar"):
             self.bar.stop()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hides Lightning's advice on loggers, workers and resuming, none of which applies here."""
+    names = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
