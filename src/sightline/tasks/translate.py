@@ -1,0 +1,212 @@
+"""What does a sentence say in another language, and which of its words is behind each word of the answer?"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sightline.checkpoints.bundled import bundled_folder, bundled_names
+from sightline.checkpoints.load import load_checkpoint
+from sightline.data.subwords import Subwords
+from sightline.decoding import beam_search, greedy
+from sightline.lens.alignment import Alignment, merged
+from sightline.lens.given import evaluating
+from sightline.lens.record import record
+from sightline.systems.seq2seq import Seq2Seq
+
+PIECES = "pieces.json"  # beside the weights
+_LONGEST = 400  # pieces of a source sentence
+_PAUSES = frozenset(".,!?;:…")
+
+
+class TranslationError(ValueError):
+    """A sentence or system that cannot be used; the message says why in one line."""
+
+
+@dataclass(frozen=True)
+class Translator:
+    """A sequence-to-sequence network with the pieces of words it reads and writes."""
+
+    model: Seq2Seq
+    pieces: Subwords
+    name: str
+
+
+@dataclass(frozen=True)
+class Translation:
+    """One sentence in the other language; `score` is the mean log-probability of a piece of it.
+
+    `attention` is the alignment: a row for each word of `text`, a column for each word of `source` and the end of the
+    sentence; None for a system without attention.
+    """
+
+    text: str
+    source: str
+    score: float
+    attention: Alignment | None
+    system: str
+
+    def picture(self) -> Image.Image:
+        """Draws the alignment; ValueError for a system without attention."""
+        return self._alignment().picture(title=self.text, caption=f"rows: translation · columns: {self.source}")
+
+    def show(self) -> None:
+        """Shows the alignment."""
+        self.picture().show()
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the alignment as a picture (.png, .jpg, .webp) or as a page to move over with the mouse (.html)."""
+        return self._alignment().save(path, title=self.text, caption=f"from: {self.source}")
+
+    def _alignment(self) -> Alignment:
+        if self.attention is None:
+            raise TranslationError(f"system {self.system!r} translates without attention, so nothing can be drawn")
+        return self.attention
+
+    def __str__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        drawn = "" if self.attention is None else self.attention.html(title=self.text)
+        return drawn or f"<p>{escape(self.text)}</p>"
+
+
+def open_translator(system: Any = None) -> Translator:
+    """Opens a translator: a bundled name (default "seq2seq"), a folder of `sightline train seq2seq`, or an open one.
+
+    Raises `TranslationError` for anything that does not translate.
+    """
+    if isinstance(system, Translator):
+        return system
+    name = "seq2seq" if system is None else str(system)
+    folder = bundled_folder(name) if name in bundled_names() else Path(name)
+    if not (folder / PIECES).is_file():
+        known = ", ".join(each for each in bundled_names() if (bundled_folder(each) / PIECES).is_file())
+        raise TranslationError(
+            f"no translator {name!r}: expected a bundled name ({known or 'none in this build'}) or the `weights` "
+            f"folder of a run of `sightline train seq2seq`, with {PIECES} in it"
+        )
+    model = load_checkpoint(folder)
+    if not isinstance(model, Seq2Seq):
+        raise TranslationError(f"{folder}: holds a {type(model).__name__}, which does not translate")
+    return Translator(model, Subwords.load(folder / PIECES), name)
+
+
+def translate(text: str, *, system: Any = None, beam: int = 5, length_penalty: float = 1.0) -> Translation:
+    """Translates one sentence; the bundled "seq2seq" knows captions of photographs, German to English.
+
+    `beam=1` is greedy. Raises `TranslationError` for an empty sentence, for one without a single known character, for
+    more pieces than 400, and for an unusable system.
+    """
+    return translate_all([text], system=system, beam=beam, length_penalty=length_penalty)[0]
+
+
+def translate_all(
+    texts: Sequence[str], *, system: Any = None, beam: int = 5, length_penalty: float = 1.0, batch: int = 64
+) -> list[Translation]:
+    """Translates many sentences, those of similar length together; the rest is as in `translate`."""
+    opened = open_translator(system)
+    if beam < 1 or batch < 1:
+        raise TranslationError(f"beam and batch must be 1 or more, given {beam} and {batch}")
+    sources = [read_sentence(text, opened.pieces) for text in texts]
+    found = search(opened.model, sources, opened.pieces, beam=beam, length_penalty=length_penalty, batch=batch)
+    written = []
+    for text, source, (target, score) in zip(texts, sources, found, strict=True):
+        attention = None
+        if opened.model.attention != "none" and target:
+            weights = alignment(opened.model, source, target, opened.pieces)
+            attention = in_words(weights, target, source, opened.pieces)
+        spoken = opened.pieces.decode(target)
+        written.append(Translation(spoken, " ".join(text.split()), score, attention, opened.name))
+    return written
+
+
+def read_sentence(text: str, pieces: Subwords) -> list[int]:
+    """Gives the numbers of a sentence with the end behind; `TranslationError` for one that says nothing."""
+    if not isinstance(text, str):
+        raise TranslationError(f"a sentence is text, given {type(text).__name__}")
+    if not text.strip():
+        raise TranslationError("the sentence is empty; give some words")
+    numbers = pieces.encode(text)
+    shown = text.strip() if len(text.strip()) <= 40 else text.strip()[:39] + "…"
+    if len(numbers) > _LONGEST:
+        raise TranslationError(f"{shown!r}: {len(numbers)} pieces of words, at most {_LONGEST}; give one sentence")
+    space = pieces.encode(". .")[1:-1]  # a lone "▁" says nothing either
+    if all(number == pieces.unknown or number in space for number in numbers):
+        raise TranslationError(f"{shown!r}: no character of it is known to this system")
+    return [*numbers, pieces.end]
+
+
+def padded(rows: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """Gives rows of numbers as (rows, longest), padded by 0, and their lengths."""
+    lengths = torch.tensor([len(row) for row in rows])
+    table = torch.zeros(len(rows), int(lengths.max()), dtype=torch.long)
+    for place, row in enumerate(rows):
+        table[place, : len(row)] = torch.tensor(row)
+    return table.to(device), lengths.to(device)
+
+
+def search(
+    model: Seq2Seq,
+    sources: Sequence[Sequence[int]],
+    pieces: Subwords,
+    *,
+    beam: int = 5,
+    length_penalty: float = 1.0,
+    batch: int = 64,
+) -> list[tuple[list[int], float]]:
+    """Finds the best target of each source by beam search (greedily for `beam=1`), with its mean log-probability."""
+    device = next(model.parameters()).device
+    order = sorted(range(len(sources)), key=lambda place: len(sources[place]))
+    found: dict[int, tuple[list[int], float]] = {}
+    blocked = (pieces.pad, pieces.start, pieces.unknown)
+    common: dict[str, Any] = {"start": pieces.start, "end": pieces.end, "blocked": blocked}
+    with evaluating(model), torch.no_grad():
+        for first in range(0, len(order), batch):
+            chosen = order[first : first + batch]
+            table, lengths = padded([sources[place] for place in chosen], device)
+            step, state = model.steps(table, lengths)
+            most = 2 * int(lengths.max()) + 10
+            if beam == 1:
+                best = greedy(step, state, max_length=most, **common)
+                means = best.scores / best.lengths
+            else:
+                best = beam_search(step, state, beam=beam, length_penalty=length_penalty, max_length=most, **common)
+                means = best.scores[:, 0] * best.lengths[:, 0].float() ** (length_penalty - 1)
+            for place, target, mean in zip(chosen, best.lists(), means.tolist(), strict=True):
+                found[place] = (target, mean if math.isfinite(mean) else float("-inf"))
+    return [found[place] for place in range(len(sources))]
+
+
+def alignment(model: Seq2Seq, source: Sequence[int], target: Sequence[int], pieces: Subwords) -> np.ndarray:
+    """Records where the model looks at each piece of a target it is told to write: (target, source), rows sum to 1."""
+    table, lengths = padded([source], next(model.parameters()).device)
+    given = torch.tensor([[pieces.start, *target[:-1]]], device=table.device)
+    with evaluating(model), torch.no_grad(), record(model) as seen:
+        model(table, lengths, given)
+    return torch.cat([site.weights for site in seen], dim=2)[0, 0].float().cpu().numpy()
+
+
+def in_words(weights: np.ndarray, target: Sequence[int], source: Sequence[int], pieces: Subwords) -> Alignment:
+    """Joins pieces to words: columns of a word are added up, rows of a word averaged."""
+    rows, columns = (_words(pieces.pieces(numbers)) for numbers in (target, source))
+    return merged(weights, rows, columns)
+
+
+def _words(names: Sequence[str]) -> list[tuple[str, int]]:
+    """Words with the number of pieces each has; marks that end a clause stand alone."""
+    words: list[tuple[str, int]] = []
+    for name in names:
+        if not words or name.startswith(("▁", "<")) or name in _PAUSES or words[-1][0] in _PAUSES:
+            words.append((name.removeprefix("▁"), 1))
+        else:
+            words[-1] = (words[-1][0] + name, words[-1][1] + 1)
+    return words
