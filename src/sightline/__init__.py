@@ -21,6 +21,7 @@ _HOME = {
     "open_photograph": "sightline.data.photographs",
     "look": "sightline.tasks.look",
     "classify": "sightline.tasks.classify",
+    "translate": "sightline.tasks.translate",
 }
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from sightline.lens.words import words_to_regions
     from sightline.tasks.classify import classify
     from sightline.tasks.look import look
+    from sightline.tasks.translate import translate
 
 __all__ = [
     "CLS",
@@ -43,6 +45,7 @@ __all__ = [
     "open_photograph",
     "record",
     "survey",
+    "translate",
     "words_to_regions",
 ]
 

@@ -12,6 +12,7 @@ from sightline.cli.look import look
 from sightline.cli.survey import survey
 from sightline.cli.systems import systems
 from sightline.cli.train import evaluate, train
+from sightline.cli.translate import translate
 
 app = typer.Typer(
     name="sightline",
@@ -54,7 +55,7 @@ def _top(
     """
 
 
-for _verb in (look, classify, survey, systems, train, evaluate):
+for _verb in (look, classify, survey, systems, train, evaluate, translate):
     app.command()(_verb)
 
 

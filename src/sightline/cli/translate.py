@@ -1,0 +1,197 @@
+"""`sightline translate`: a sentence in another language, and which word each word was written from."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sightline.cli.console import busy, hush_libraries, print_json, tracked
+from sightline.cli.failures import Misuse, code_of, one_line
+from sightline.cli.look import report
+from sightline.cli.outputs import OutputFolder
+
+if TYPE_CHECKING:
+    from sightline.tasks.translate import Translation, Translator
+
+SUFFIXES = (".alignment.png", ".alignment.html")
+CHUNK = 256  # lines between two writes of a file's translation
+
+Failures = list[tuple[str, BaseException]]
+
+
+def translate(
+    sentences: Annotated[list[str] | None, typer.Argument(metavar="SENTENCE…", help="Sentences, in quotes.")] = None,
+    files: Annotated[
+        list[Path] | None, typer.Option("--file", "-f", help="A text file, one sentence a line; - is standard input.")
+    ] = None,
+    system: Annotated[
+        str, typer.Option("--system", "-s", help="Bundled name or the weights folder of a run.")
+    ] = "seq2seq",
+    beam: Annotated[int, typer.Option(min=1, help="Hypotheses kept at each step; 1 is greedy.")] = 5,
+    length_penalty: Annotated[float, typer.Option(min=0.0, help="Score = log-probability / length ** this.")] = 1.0,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for alignments (sentences) and translations (files).")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document, nothing else.")] = False,
+) -> None:
+    """Translate sentences and see which word each word was written from.
+
+    [bold]Examples[/bold]
+
+    \b
+      sightline translate "Ein Mann spielt Gitarre."
+      sightline translate "Ein Hund rennt über die Wiese." --out looks
+      sightline translate --file captions.de --out translated
+      echo "Zwei Kinder lachen." | sightline translate --file -
+
+    The bundled system learned German captions of photographs and their English translations, and knows little else.
+    With --out, sentences leave a picture and a page of their alignment, files a text of as many lines; a file that was
+    cut off goes on where it stopped.
+    """
+    if not sentences and not files:
+        raise Misuse("translate needs at least one SENTENCE, or --file; see `sightline translate --help`")
+    failures: Failures = []
+    lines = [(path, _lines_of(path)) for path in files or []]
+    with busy(f"Opening {system} …", as_json):
+        from sightline.tasks.translate import open_translator
+
+        hush_libraries()
+        opened = open_translator(system)
+    folder = OutputFolder(out) if out else None
+    options = {"beam": beam, "length_penalty": length_penalty}
+    results = []
+    for result in _each(sentences or [], opened, options, folder, failures, as_json):
+        results.append(result)
+        if not as_json:
+            _say(result)
+    for path, texts in lines:
+        done = _file(path, texts, opened, options, folder, failures, as_json)
+        results.append(done) if folder else results.extend(done["lines"])
+        if not as_json:
+            typer.echo(done["translation"] if folder else "\n".join(line["text"] for line in done["lines"]))
+    if as_json:
+        told = [{"source": source, "error": one_line(error)} for source, error in failures]
+        print_json({"verb": "translate", "system": opened.name, "results": results, "failures": told})
+    if failures:
+        raise typer.Exit(max(code_of(error) for _, error in failures))
+
+
+def _lines_of(path: Path) -> list[str]:
+    """The sentences of a text file, without their line ends; Misuse, naming the file, where it cannot be read."""
+    try:
+        raw = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Misuse(f"--file {path}: is no text in UTF-8 (byte {error.start})") from error
+    except OSError as error:
+        raise Misuse(f"--file {path}: cannot be read ({(error.strerror or 'no file').lower()})") from error
+    lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
+    if not any(line.strip() for line in lines):
+        raise Misuse(f"--file {path}: holds no sentence")
+    return lines
+
+
+def _each(
+    sentences: list[str],
+    opened: "Translator",
+    options: dict[str, Any],
+    folder: OutputFolder | None,
+    failures: Failures,
+    quiet: bool,
+) -> Iterator[dict[str, Any]]:
+    from sightline.tasks.translate import translate as translate_one
+
+    for sentence in tracked(sentences, "Translating", quiet=quiet):
+        try:
+            found = translate_one(sentence, system=opened, **options)
+            result = _result(found)
+            if folder is not None and found.attention is not None:
+                source = Path(" ".join(sentence.split())[:60])
+                for key, path in zip(("picture", "page"), folder.names(source, SUFFIXES), strict=True):
+                    found.save(path)
+                    folder.wrote(path, source)
+                    result[key] = str(path)
+        except (ValueError, OSError, RuntimeError, MemoryError) as error:
+            report(failures, repr(sentence[:60]), error)
+            continue
+        yield result
+
+
+def _result(found: "Translation") -> dict[str, Any]:
+    result: dict[str, Any] = {"source": found.source, "text": found.text, "score": found.score}
+    if found.attention is not None:
+        result["alignment"] = [
+            {"word": word, "from": source, "weight": weight} for word, source, weight in found.attention.pairs()
+        ]
+    return result
+
+
+def _say(result: dict[str, Any]) -> None:
+    typer.echo(result["text"])
+    if "picture" in result:
+        typer.echo(f"  {result['picture']}\n  {result['page']}")
+
+
+def _file(
+    path: Path,
+    texts: list[str],
+    opened: "Translator",
+    options: dict[str, Any],
+    folder: OutputFolder | None,
+    failures: Failures,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Translates a file in chunks; with a folder, each chunk is written before the next, and read again on resuming."""
+    from sightline.tasks.translate import TranslationError, read_sentence, translate_all
+
+    source = Path("stdin") if str(path) == "-" else path
+    names = folder.names(source, (".translated.jsonl", ".translated.txt")) if folder else ()
+    made = {"system": opened.name, **options}
+    done = _kept(names[0], texts, made) if names else []
+    resumed = len(done)
+    for number, text in enumerate(texts[:resumed], 1):
+        if not text.strip():
+            report(failures, f"{path} line {number}", TranslationError("the sentence is empty; give some words"))
+    for first in tracked(range(resumed, len(texts), CHUNK), f"Translating {source.name}", quiet=quiet):
+        good: list[int] = []
+        for place in range(first, min(first + CHUNK, len(texts))):
+            try:
+                read_sentence(texts[place], opened.pieces)
+                good.append(place)
+            except ValueError as error:
+                report(failures, f"{path} line {place + 1}", error)
+        found = dict(zip(good, translate_all([texts[p] for p in good], system=opened, **options), strict=True))
+        for place in range(first, min(first + CHUNK, len(texts))):
+            one = {"text": found[place].text, "score": found[place].score} if place in found else {"text": ""}
+            done.append({"source": texts[place], **one})
+        if folder is not None:
+            _write(
+                folder, names[0], source, "".join(json.dumps(line | made, ensure_ascii=False) + "\n" for line in done)
+            )
+    if folder is not None:
+        _write(folder, names[1], source, "".join(line["text"] + "\n" for line in done))
+    written = str(names[1]) if names else None
+    return {"file": str(path), "translation": written, "lines": done, "resumed": resumed}
+
+
+def _write(folder: OutputFolder, path: Path, source: Path, text: str) -> None:
+    fresh = path.with_name(path.name + ".new")
+    fresh.write_text(text, "utf-8")
+    fresh.replace(path)
+    folder.wrote(path, source)
+
+
+def _kept(path: Path, texts: list[str], made: dict[str, Any]) -> list[dict[str, Any]]:
+    """The lines of an earlier run that this one would write again: same sentence, system and search."""
+    if not path.is_file():
+        return []
+    kept: list[dict[str, Any]] = []
+    for text, line in zip(texts, path.read_text("utf-8").removesuffix("\n").split("\n"), strict=False):
+        entry = json.loads(line)
+        if entry.get("source") != text or any(entry.get(key) != value for key, value in made.items()):
+            break
+        kept.append({key: entry[key] for key in ("source", "text", "score") if key in entry})
+    return kept
