@@ -78,3 +78,23 @@ def test_the_index_escapes_what_names_hold() -> None:
     assert "<b>a&quot;&lt;b&gt;&amp;.jpg</b>" in page
     assert 'src="p%3F%23.png"' in page
     assert 'href="h%22x.html"' in page
+
+
+def test_earlier_results_are_found_again(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    first, other = tmp_path / "cat.png", tmp_path / "a" / "cat.png"
+    folder = OutputFolder(tmp_path / "out")
+    assert folder.held(first, (".txt", ".html")) is None
+    for source in (other, first):
+        for path in folder.names(source, (".txt", ".html")):
+            path.write_text(str(source))
+            folder.wrote(path, source)
+    again = OutputFolder(tmp_path / "out")
+    found = again.held(first, (".txt", ".html"))
+    assert found is not None
+    assert [path.name for path in found] == ["cat-2.txt", "cat-2.html"]
+    assert again.held(first, (".txt", ".html")) is None, "given once already"
+    assert OutputFolder(tmp_path / "out").held(first, (".txt", ".gif")) is None
+    found[1].write_text("changed by somebody")
+    assert OutputFolder(tmp_path / "out").held(first, (".txt", ".html")) is None
+    assert OutputFolder(tmp_path / "out").held(other, (".txt", ".html")) is not None

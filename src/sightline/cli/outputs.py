@@ -72,6 +72,19 @@ class OutputFolder:
                 return tuple(self.folder / name for name in names)
         raise Misuse(f"--out {self.folder}: no free name for {source.name}; empty the folder")
 
+    def held(self, source: Path, suffixes: tuple[str, ...]) -> tuple[Path, ...] | None:
+        """The results of one source that an earlier command left here, all of them and unchanged; else None."""
+        origin = str(source.resolve())
+        for name, entry in self._written.items():
+            if entry["source"] != origin or not name.endswith(suffixes[0]):
+                continue
+            names = [name.removesuffix(suffixes[0]) + suffix for suffix in suffixes]
+            # what lies there and is free for this very source was written here from it, and not changed since
+            if all((self.folder / one).is_file() and self._is_free(one, origin) for one in names):
+                self._given.update(one.casefold() for one in names)
+                return tuple(self.folder / one for one in names)
+        return None
+
     def fixed(self, name: str) -> Path:
         """A path with exactly this name; raises ``Misuse`` where a file that was not written here has it."""
         if not self._is_free(name, "") and name.casefold() not in self._given:
