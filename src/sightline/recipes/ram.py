@@ -124,7 +124,7 @@ def measure(recipe: Any, data: Canvases) -> dict[str, Any]:
     shares: dict[str, Any] = {name: count / len(data) for name, count in wrong.items()}
     if isinstance(system, RAM) and data.kind != "mnist":  # whose digit fills the canvas
         shares["on_digit"] = {name: count / (len(data) * max(1, system.glimpses - 1)) for name, count in hits.items()}
-    return {"canvases": len(data), "chance_error": 0.9, **shares}
+    return {"canvases": len(data), "classes": 10, "chance": 0.1, "top1": 1 - shares["error"], **shares}
 
 
 def describe(recipe: Any, data: Canvases) -> dict[str, Any]:
