@@ -141,6 +141,9 @@ class Scene:
     def __len__(self) -> int:
         return len(self.things)
 
+    def __bool__(self) -> bool:
+        return True  # also with no things in it
+
     @cached_property
     def projected(self) -> tuple[Point, ...]:
         """(x, y, depth) in the picture of the centre of every thing."""

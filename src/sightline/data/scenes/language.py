@@ -56,7 +56,7 @@ class Speech:
         return Sentence(self._text, tuple(self.words), tuple(self.objects))
 
 
-_EMPTY = frozenset(("a", "the", "of", "in", "to", "is", "are", "and", "there", "nothing", "made"))
+_EMPTY = frozenset(("a", "the", "of", "in", "into", "on", "to", "is", "are", "and", "there", "nothing", "made"))
 
 
 def plural(count: int, noun: str) -> str:

@@ -1,6 +1,7 @@
 """Random scenes in which nothing touches, nothing leaves the picture and nothing hides behind something else."""
 
 import math
+from collections.abc import Callable
 from random import Random
 
 from sightline.data.scenes.graph import FIELD, LIFT, Camera, Light, Scene, Thing
@@ -103,9 +104,9 @@ def draw_scene(random: Random, split: Split, least: int, most: int) -> Scene:
     raise RuntimeError(f"no scene of {count} things found; this is a defect of sightline.data.scenes.layout")
 
 
-def nudge_view(random: Random, scene: Scene) -> Scene:
+def nudge_view(random: Random, scene: Scene, accept: Callable[[Scene], bool] = bool) -> Scene:
     """The same things from a slightly other camera under another light, all still in sight (CLEVR-Change's
-    distractor)."""
+    distractor).  `accept` may turn down cameras; where all are, the camera stays where it is."""
     camera, light = scene.camera, scene.light
     new_light = Light(
         light.azimuth + math.radians(_between(random, -25, 25)),
@@ -126,6 +127,7 @@ def nudge_view(random: Random, scene: Scene) -> Scene:
                     camera.aim[2],
                 ),
             )
-            if is_seen(scene.things, moved):
-                return Scene(scene.things, moved, new_light)
+            seen = Scene(scene.things, moved, new_light)
+            if is_seen(scene.things, moved) and accept(seen):
+                return seen
     return Scene(scene.things, camera, new_light)

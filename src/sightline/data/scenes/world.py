@@ -7,12 +7,16 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from sightline.data.scenes import language, questions
+from sightline.data.scenes.alter import KINDS
+from sightline.data.scenes.changes import CHANGES, Change, draw_change
+from sightline.data.scenes.composed import Query, draw_query
+from sightline.data.scenes.edits import Dialogue, Edit, draw_dialogue, draw_edit
 from sightline.data.scenes.graph import Scene
 from sightline.data.scenes.language import Sentence
 from sightline.data.scenes.layout import MOST_THINGS, draw_scene
 from sightline.data.scenes.questions import Pointing, Question
 from sightline.data.scenes.render import Views, render, size_of
-from sightline.data.scenes.splits import Split
+from sightline.data.scenes.splits import Split, pick
 
 
 class Scenes:
@@ -72,3 +76,22 @@ class Scenes:
     def pointing(self, index: int) -> tuple[Pointing, ...]:
         """Pointing questions: four things, one of them right.  A scene of fewer than four things has none."""
         return questions.pointing(self.scene(index), self.split, self.random(index, "pointing"))
+
+    def change(self, index: int, kind: str | None = None) -> Change:
+        """A pair of scenes with a change of one kind (`changes.CHANGES`, by default any), and sentences about it."""
+        random = self.random(index, "change")
+        return draw_change(random, self.split, self.scene(index), kind or pick(random, CHANGES))
+
+    def edit(self, index: int, kind: str | None = None) -> Edit:
+        """A scene, an instruction (`alter.KINDS`, by default any) and the scene it leads to."""
+        random = self.random(index, "edit")
+        return draw_edit(random, self.split, self.scene(index), kind or pick(random, KINDS))
+
+    def dialogue(self, index: int) -> Dialogue:
+        """Instructions that build the scene thing by thing, and the scene after each."""
+        return draw_dialogue(self.random(index, "dialogue"), self.scene(index))
+
+    def query(self, index: int, kind: str | None = None) -> Query:
+        """A reference, a wish, its target and four near doubles; for scenes of three things or more."""
+        random = self.random(index, "query")
+        return draw_query(random, self.split, self.scene(index), kind or pick(random, KINDS))
