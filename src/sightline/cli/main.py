@@ -9,6 +9,7 @@ import typer
 from sightline.cli.classify import classify
 from sightline.cli.failures import exit_code
 from sightline.cli.look import look
+from sightline.cli.scenes import scenes
 from sightline.cli.survey import survey
 from sightline.cli.systems import systems
 from sightline.cli.train import evaluate, train
@@ -55,7 +56,7 @@ def _top(
     """
 
 
-for _verb in (look, classify, survey, systems, train, evaluate, translate):
+for _verb in (look, classify, survey, systems, train, evaluate, scenes, translate):
     app.command()(_verb)
 
 
