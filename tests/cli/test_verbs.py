@@ -71,14 +71,14 @@ def test_systems_lists_the_bundled_cards(capsys: Captured) -> None:
 def test_systems_with_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
     from sightline.checkpoints import bundled
 
-    card = {"system": "vit", "image_size": 64, "classes": ["a", "b"], "data": "folder:x", "measured": {"top1": 0.75}}
+    card = {"system": "vit", "image_size": 64, "classes": ["a", "b"], "data": "folder:x", "figure": "top-1 75.0%"}
     (tmp_path / "small").mkdir()
     (tmp_path / "small" / "card.json").write_text(json.dumps(card))
     (tmp_path / "small" / "model.safetensors").write_bytes(b"\0" * 2_000_000)
     monkeypatch.setattr(bundled_module(bundled), "_home", lambda: tmp_path)
     assert run(["systems"]) == 0
     shown = capsys.readouterr().out
-    for cell in ("small", "vit", "64", "folder:x", "75.0%", "2.0 MB"):
+    for cell in ("small", "vit", "folder:x", "75.0%", "2.0 MB"):
         assert cell in shown
     monkeypatch.setattr(bundled_module(bundled), "_home", lambda: tmp_path / "none")
     assert run(["systems"]) == 0

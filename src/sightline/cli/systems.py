@@ -33,42 +33,50 @@ def systems(
     if not cards:
         typer.echo("No weights come with this build; give --model a folder or a hub id.")
         return
-    columns = ("name", "system", "pixels", "classes", "trained on", "top-1", "chance", "size")
-    print_table("Bundled systems", columns, [_row(card) for card in cards], right=columns[2:4] + columns[5:])
-    typer.echo("Top-1 on pictures held out from training; --json gives the whole cards.")
+    columns = ("name", "system", "trained on", "reached", "chance", "size")
+    print_table("Bundled systems", columns, [_row(card) for card in cards], right=columns[4:])
+    typer.echo("Measured on data held out from training; --json gives the whole cards, with commands and controls.")
 
 
 def markdown_table(cards: list[dict[str, Any]]) -> str:
-    """The README's table of systems: what each bundled weight reached, its control, chance, and its command."""
-    lines = [
-        "| system | paper | bundled weights | measured | control | chance | command |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    """The README's table of systems: what each bundled weight reached, its control and chance; then the commands."""
+    lines = ["| system | paper | bundled weights | measured | control | chance |", "|---|---|---|---|---|---|"]
     for card in cards:
-        measured, control = card.get("measured", {}), card.get("control", {}).get("measured", {})
         lines.append(
-            f"| [`{card['system']}`](src/sightline/systems/{card['system']}.py) | {card.get('paper', '')} | "
-            f"{card['bytes'] / 1e6:.1f} MB, {card['image_size']} px | {_figures(measured)} | {_figures(control)} | "
-            f"{measured.get('chance', 0):.1%} | `{card.get('command', '')}` |"
+            f"| [`{card['name']}`](src/sightline/systems/{card['system']}.py) | {card.get('paper', '')} | "
+            f"{_what(card)} | {figure(card)} | {figure(card.get('control', {}))} | {_chance(card)} |"
         )
-    return "\n".join(lines)
+    lines += ["", "<details><summary>The commands that made them</summary>", ""]
+    lines += [f"- `{card['name']}`: `{card.get('command', '')}`" for card in cards]
+    return "\n".join([*lines, "", "</details>"])
 
 
-def _figures(measured: dict[str, Any]) -> str:
+def figure(card: dict[str, Any]) -> str:
+    """What a card's weights reached, in words: its own `figure`, or accuracies made from what was measured."""
+    if "figure" in card:
+        return str(card["figure"])
+    measured = card.get("measured", {})
     parts = [f"{p['top1']:.1%} ({p['pictures']:,} pictures, {p['classes']} classes)" for p in measured.get("parts", ())]
     return "top-1 " + ", ".join(parts) if parts else "-"
 
 
+def _what(card: dict[str, Any]) -> str:
+    size = f"{card['bytes'] / 1e6:.1f} MB"
+    return f"{size}, {card['image_size']} px" if "image_size" in card else size
+
+
+def _chance(card: dict[str, Any]) -> str:
+    chance = card.get("measured", {}).get("chance")
+    return "-" if chance is None else f"{chance:.1%}"
+
+
 def _row(card: dict[str, Any]) -> list[str]:
-    measured = card.get("measured", {})
     return [
         card["name"],
         str(card.get("system", "")),
-        str(card.get("image_size", "")),
-        str(len(card.get("classes", ()))),
         str(card.get("data", "")),
-        f"{measured['top1']:.1%}" if "top1" in measured else "",
-        f"{measured['chance']:.1%}" if "chance" in measured else "",
+        figure(card),
+        _chance(card),
         f"{card['bytes'] / 1e6:.1f} MB",
     ]
 
