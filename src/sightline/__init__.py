@@ -21,6 +21,7 @@ _HOME = {
     "open_photograph": "sightline.data.photographs",
     "look": "sightline.tasks.look",
     "classify": "sightline.tasks.classify",
+    "glimpse": "sightline.tasks.glimpse",
     "translate": "sightline.tasks.translate",
 }
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from sightline.lens import CLS, LAST, Layout, record, survey
     from sightline.lens.words import words_to_regions
     from sightline.tasks.classify import classify
+    from sightline.tasks.glimpse import glimpse
     from sightline.tasks.look import look
     from sightline.tasks.translate import translate
 
@@ -40,6 +42,7 @@ __all__ = [
     "__version__",
     "bundled",
     "classify",
+    "glimpse",
     "load_checkpoint",
     "look",
     "open_photograph",

@@ -8,6 +8,7 @@ import typer
 
 from sightline.cli.classify import classify
 from sightline.cli.failures import exit_code
+from sightline.cli.glimpse import glimpse
 from sightline.cli.look import look
 from sightline.cli.scenes import scenes
 from sightline.cli.survey import survey
@@ -56,7 +57,7 @@ def _top(
     """
 
 
-for _verb in (look, classify, survey, systems, train, evaluate, scenes, translate):
+for _verb in (look, classify, glimpse, survey, systems, train, evaluate, scenes, translate):
     app.command()(_verb)
 
 
