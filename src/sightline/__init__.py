@@ -20,6 +20,7 @@ _HOME = {
     "bundled": "sightline.checkpoints",
     "open_photograph": "sightline.data.photographs",
     "look": "sightline.tasks.look",
+    "caption": "sightline.tasks.caption",
     "classify": "sightline.tasks.classify",
     "glimpse": "sightline.tasks.glimpse",
     "translate": "sightline.tasks.translate",
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from sightline.data.photographs import open_photograph
     from sightline.lens import CLS, LAST, Layout, record, survey
     from sightline.lens.words import words_to_regions
+    from sightline.tasks.caption import caption
     from sightline.tasks.classify import classify
     from sightline.tasks.glimpse import glimpse
     from sightline.tasks.look import look
@@ -41,6 +43,7 @@ __all__ = [
     "Layout",
     "__version__",
     "bundled",
+    "caption",
     "classify",
     "glimpse",
     "load_checkpoint",

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from sightline.cli.caption import caption
 from sightline.cli.classify import classify
 from sightline.cli.failures import exit_code
 from sightline.cli.glimpse import glimpse
@@ -57,7 +58,7 @@ def _top(
     """
 
 
-for _verb in (look, classify, glimpse, survey, systems, train, evaluate, scenes, translate):
+for _verb in (look, caption, classify, glimpse, survey, systems, train, evaluate, scenes, translate):
     app.command()(_verb)
 
 
