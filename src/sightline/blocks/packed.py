@@ -14,15 +14,17 @@ class Written(NamedTuple):
     """What a system says of given captions, word by word.
 
     `logits` are of all words of all captions, `targets` the words that were to be said, `captions` the caption that
-    each belongs to, in its given order.  `weights` (captions, steps, cells) is where it looked, zero beyond a caption's
-    end; None for a system without attention.
+    each belongs to, in its given order, `steps` their place in it.  `weights` is the attention, zero beyond a caption's
+    end, and `looked` what the context was made by: the same, or the one place of hard attention; both None for a system
+    without attention.
     """
 
     logits: Float[Tensor, "words vocab"]
     targets: Int[Tensor, " words"]
     captions: Int[Tensor, " words"]
     steps: Int[Tensor, " words"]
-    weights: Float[Tensor, "captions steps cells"] | None
+    weights: Float[Tensor, "captions steps cells"] | None = None
+    looked: Float[Tensor, "captions steps cells"] | None = None
 
     def unpacked(self) -> Float[Tensor, "captions steps vocab"]:
         """Gives the logits as one row a caption, zero beyond its end."""
@@ -37,10 +39,10 @@ class Written(NamedTuple):
 class Packed:
     """The rows of a loop over captions of unequal length, the longest first.
 
-    `tokens` (captions, steps + 1) begin with the start token, end with the end token and are filled up with `pad`, which
-    occurs nowhere else.  `order` sorts the rows; step t needs the first `active[t]` of them, and the loop carries the
-    first `carried[t]`, which shrink in few cuts.  Raises ValueError for a caption without any word to say.
-    """
+    `tokens` (captions, steps + 1) begin with the start token, end with the end token and are filled up with `pad`,
+    which occurs nowhere else.  `order` sorts the rows; step t needs the first `active[t]` of them, and the loop
+    carries the first `carried[t]`, which shrink in few cuts.  Raises ValueError for a caption without any word to
+    say."""
 
     def __init__(self, tokens: Int[Tensor, "captions length"], pad: int = 0) -> None:
         lengths = (tokens != pad).sum(dim=1) - 1
@@ -55,6 +57,11 @@ class Packed:
         for count in self.active:
             rows = count if count < _WORTH_CUTTING * rows else rows
             self.carried.append(rows)
+
+    @property
+    def read(self) -> Int[Tensor, " words"]:
+        """The tokens that go in, step after step, `carried[t]` at each: the words before those that are to be said."""
+        return torch.cat([self.tokens[:rows, step] for step, rows in enumerate(self.carried)])
 
     def written(self, outputs: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Joins what each step gave, (carried[t], …), leaving finished rows out.

@@ -12,9 +12,9 @@ from sightline.data.vocabulary import Vocabulary, caption_tokens
 class CaptionedFeatures:
     """Photographs with features and captions.
 
-    Where the features of mirror images are there, sample 2 i is photograph i and 2 i + 1 its mirror image.  `vocabulary`
-    holds the words that occur at least `minimum` times, unless one is given.  `longest` cuts captions off (words).
-    """
+    Where the features of mirror images are there, sample 2 i is photograph i and 2 i + 1 its mirror image.
+    `vocabulary` holds the words that occur at least `minimum` times, unless one is given.  `longest` cuts captions
+    off (words)."""
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
 """What the recipes of captioners share: photographs with cached features, the quick figure, the measures, a sheet.
 
-data      flickr8k:FOLDER, flickr30k:FOLDER, coco:FOLDER, karpathy:JSON; `#ENCODER` behind it names the frozen encoder (a
-          bundled name or a hub id of transformers; default efficientnet_lite0). Its features are computed once and kept
-          (`sightline.tasks.encoder.cache`).
+data      flickr8k:FOLDER, flickr30k:FOLDER, coco:FOLDER, karpathy:JSON; `#ENCODER` behind it names the frozen encoder
+          (a bundled name or a hub id of transformers; default efficientnet_lite0).
+          Its features are computed once and kept (`sightline.tasks.encoder.cache`).
 measure   BLEU-1..4, ROUGE-L, CIDEr of beam search on the whole split; and the blind control: the same captions held
           against other photographs
 """

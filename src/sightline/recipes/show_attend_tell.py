@@ -65,9 +65,9 @@ def build(data: CaptionedFeatures | None, **sizes: Any) -> ShowAttendTell:
 
 
 class Recipe(lightning.LightningModule):
-    """Trains a captioner that has `loss(batch, smoothing)` and `decoder(features)`; keeps the average of its weights."""
+    """Trains a captioner with `loss(batch, smoothing)` and `decoder(features)`; keeps the average of its weights."""
 
-    def __init__(self, system: nn.Module, settings: Settings, data: CaptionedFeatures | None) -> None:
+    def __init__(self, system: Any, settings: Settings, data: CaptionedFeatures | None) -> None:
         super().__init__()
         self.system, self.settings = system, settings
         self.vocabulary = data.vocabulary if data else None

@@ -1,6 +1,6 @@
 """EfficientNet-Lite: a small convolutional network, here the frozen encoder of systems that look at photographs.
 
-paper     EfficientNet, Tan and Le, ICML 2019 (arXiv 1905.11946); the Lite variants are Google's of 2020 (tensorflow/tpu)
+paper     EfficientNet, Tan and Le, ICML 2019 (arXiv 1905.11946); the Lite variants are Google's, 2020 (tensorflow/tpu)
 idea      Inverted residual blocks (widen by a 1x1 convolution, filter each channel, narrow again), and one rule
           that scales depth, width and picture size together.  Lite leaves out squeeze-and-excitation and takes
           ReLU6 for swish, which quantise well.
@@ -21,7 +21,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 # (blocks, kernel, stride, expansion, width) of the seven stages of Lite0
-STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320))  # fmt: skip
+STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
 
 
 class SameConvolution(nn.Conv2d):

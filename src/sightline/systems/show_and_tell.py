@@ -47,7 +47,7 @@ class ShowAndTell(nn.Module, PyTorchModelHubMixin):
         with torch.no_grad():
             self.embedding.weight[self.pad].zero_()
             hidden = self.lstm.hidden_size
-            self.lstm.bias_ih_l0[hidden : 2 * hidden].fill_(1.0)
+            self.lstm.get_parameter("bias_ih_l0")[hidden : 2 * hidden].fill_(1.0)
 
     def look(self, features: Float[Tensor, "batch cells width"]) -> Float[Tensor, "batch embedding"]:
         """Gives the picture as a word."""
@@ -63,10 +63,10 @@ class ShowAndTell(nn.Module, PyTorchModelHubMixin):
         words = self.embedding(packed.tokens[:, :-1])
         hidden, _ = self.lstm(self.dropout(torch.cat([pictures[:, None], words], dim=1)))
         said, targets, captions, steps = packed.written(list(hidden[:, 1:].unbind(dim=1)))
-        return Written(self.head(self.dropout(said)), targets, captions, steps, None)
+        return Written(self.head(self.dropout(said)), targets, captions, steps)
 
     def loss(self, batch: dict[str, Tensor], smoothing: float = 0.0) -> dict[str, Tensor]:
-        """Computes the mean cross-entropy of `batch["tokens"]` ([images,] captions, length) given `batch["features"]`."""
+        """Computes the cross-entropy a word of `batch["tokens"]` ([images,] captions, length), for "features"."""
         told = self(batch["features"], batch["tokens"].flatten(0, -2))
         cost = F.cross_entropy(told.logits, told.targets, label_smoothing=smoothing)
         return {"loss": cost, "cross_entropy": cost}

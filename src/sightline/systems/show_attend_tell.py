@@ -191,8 +191,7 @@ class ShowAttendTell(nn.Module, PyTorchModelHubMixin):
         if self.kind == "hard" and (draw or not self.training):
             looked = hard.draw(weights) if draw else hard.likeliest(weights)
         context = self.gate(hidden) * (looked @ memory).flatten(0, 1)
-        gates = torch.addmm(read, hidden, self.recall.weight.T)
-        gates = torch.addmm(gates, context, self.let_in.weight.T)
+        gates = read + self.recall(hidden) + self.let_in(context)
         entry, forget, content, exit_ = gates.chunk(4, dim=1)
         cell = forget.sigmoid() * cell + entry.sigmoid() * content.tanh()
         hidden = exit_.sigmoid() * cell.tanh()
@@ -212,8 +211,8 @@ class ShowAttendTell(nn.Module, PyTorchModelHubMixin):
 
     def forward(
         self, features: Float[Tensor, "batch cells width"], tokens: Int[Tensor, "captions length"], draw: bool = False
-    ) -> tuple[Written, Tensor]:
-        """Reads given captions and gives what it would say at each word (`Written`), and where it looked.
+    ) -> Written:
+        """Reads given captions and gives what it would say at each word, and where it looked.
 
         The captions are shared out among the pictures in order: as many for each.  `draw` draws the places of hard
         attention by lot.
@@ -223,20 +222,20 @@ class ShowAttendTell(nn.Module, PyTorchModelHubMixin):
         pictures = packed.order // (len(tokens) // len(features))
         state: tuple[Tensor, ...] = tuple(part[pictures] for part in self.begin(memory.mean(dim=1)))
         keys, memory = self.keys(memory)[pictures], memory[pictures]
-        embedded = self.embedding(packed.tokens[:, :-1])
-        read = self.read(embedded).unbind(dim=1)
+        embedded = self.embedding(packed.read)
+        read = self.read(embedded).split(packed.carried)
         steps: list[tuple[Tensor, ...]] = []
         for number, rows in enumerate(packed.carried):
             if rows < len(memory):
                 memory, keys, state = memory[:rows], keys[:rows], tuple(part[:rows] for part in state)
-            state, context, weights, looked = self.step(read[number][:rows], memory, keys, state, draw)  # type: ignore[arg-type]
+            state, context, weights, looked = self.step(read[number], memory, keys, state, draw)  # type: ignore[arg-type]
             steps.append((state[0], context, weights, looked))
         hidden, targets, captions, place = packed.written([one[0] for one in steps])
         context = packed.written([one[1] for one in steps])[0]
-        before = packed.written(list(embedded.unbind(dim=1)))[0]
+        before = packed.written(list(embedded.split(packed.carried)))[0]
         logits = self.words(hidden, before, context)
         weights, looked = (packed.aligned([one[part] for one in steps]) for part in (2, 3))
-        return Written(logits, targets, captions, place, weights), looked
+        return Written(logits, targets, captions, place, weights, looked)
 
     def loss(self, batch: dict[str, Tensor], smoothing: float = 0.0) -> dict[str, Tensor]:
         """Computes the paper's objective of `batch["tokens"]` ([images,] captions, length) for `batch["features"]`.
@@ -246,7 +245,7 @@ class ShowAttendTell(nn.Module, PyTorchModelHubMixin):
         """
         draw = self.kind == "hard" and self.training and bool(torch.rand(()) < 0.5)
         tokens = batch["tokens"].flatten(0, -2)
-        told, looked = self(batch["features"], tokens, draw)
+        told = self(batch["features"], tokens, draw)
         assert told.weights is not None
         cost = F.cross_entropy(told.logits, told.targets, label_smoothing=smoothing)
         missed = (1 - told.weights.sum(dim=1)).square()
@@ -255,14 +254,16 @@ class ShowAttendTell(nn.Module, PyTorchModelHubMixin):
         parts = {"cross_entropy": cost, "balance": uneven}
         loss = cost + self.balance * uneven
         if draw:
-            parts["policy"] = self._policy(told, looked) / length
+            parts["policy"] = self._policy(told) / length
             loss = loss + parts["policy"]
         return {"loss": loss, **parts}
 
-    def _policy(self, told: Written, looked: Tensor) -> Tensor:
+    def _policy(self, told: Written) -> Tensor:
+        assert told.weights is not None
+        assert told.looked is not None
         said = told.logits.detach().log_softmax(dim=1).gather(1, told.targets[:, None]).squeeze(1)
         reward = told.by_caption(said) / told.by_caption(torch.ones_like(said))
-        chances = hard.log_chance(told.weights, looked)
+        chances = hard.log_chance(told.weights, told.looked)
         policy = reinforce(chances, reward[:, None].expand_as(chances), self.baseline.expand_as(chances))
         self.baseline = 0.9 * self.baseline + 0.1 * reward.mean()
         return policy - self.surprise * hard.entropy(told.weights).sum(dim=1).mean()

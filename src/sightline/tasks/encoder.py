@@ -50,7 +50,8 @@ def open_encoder(name: str = DEFAULT, side: int | None = None) -> Encoder:
         network = bundled(name)
         if not isinstance(network, EfficientNetLite):
             raise ValueError(f"the bundled {name!r} is no encoder of photographs; take {DEFAULT!r} or a hub id")
-        return Encoder(name, network.to(memory_format=torch.channels_last), side or network.image_size, (), ())
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return Encoder(name, network, side or network.image_size, (), ())
     from transformers import AutoImageProcessor, AutoModel
 
     try:
