@@ -1,6 +1,7 @@
 """`sightline scenes`: data sets of the generated world, in the field's own file formats."""
 
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,6 +77,10 @@ def _open(task: str, n: int, size: str, seed: int, split: str, objects: str | No
 
 def _write(world: "Scenes", task: str, out: Path, arrow: bool, done: Callable[[int], object]) -> None:
     if arrow:
+        import datasets
+
+        if not sys.stderr.isatty():
+            datasets.disable_progress_bars()
         from sightline.data.scenes.rows import as_dataset
 
         as_dataset(world, task, out)
@@ -89,8 +94,6 @@ def _write(world: "Scenes", task: str, out: Path, arrow: bool, done: Callable[[i
 @contextmanager
 def _progress(total: int, quiet: bool) -> Iterator[Callable[[int], object]]:
     """A bar on stderr where a terminal shows it; gives what is to be called with each number of scenes done."""
-    import sys
-
     if quiet or not sys.stderr.isatty():
         yield lambda count: None
         return

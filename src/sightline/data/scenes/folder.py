@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from torch import Tensor
 
 from sightline.data.scenes.graph import Scene
 from sightline.data.scenes.render import Views, render, size_of
@@ -20,28 +21,35 @@ Tick = Callable[[int], object]
 class Folder:
     """Where a data set goes.  `done` is called with the number of scenes that were finished.
 
-    `world.json` says from which scenes it is made; a folder with other scenes in it, or with files of somebody else,
-    is refused with a ValueError.
+    `world.json` says what is in it: sets of one task, several splits side by side.  Refused with a ValueError: another
+    task, the same split of other scenes, and files of somebody else.
     """
 
     def __init__(self, path: Path, task: str, scenes: Scenes, done: Tick | None = None) -> None:
         self.path, self.scenes = path.expanduser(), scenes
         self._done = done or (lambda count: None)
-        height, width = size_of(scenes.size)
         made = {"task": task, "seed": scenes.seed, "split": scenes.split.name, "n": len(scenes)}
-        made |= {"size": [height, width], "objects": list(scenes.objects)}
+        made |= {"size": list(size_of(scenes.size)), "objects": list(scenes.objects)}
+        held = self._held()
+        for other in held:
+            if other["task"] != task or (other["split"] == made["split"] and other != made):
+                told = ", ".join(f"{key} {value}" for key, value in other.items())
+                raise ValueError(f"{self.path}: holds another data set ({told}); give another folder")
+        if made not in held:
+            self.write(LEDGER, {"sets": [*held, made]})
+
+    def _held(self) -> list[dict[str, Any]]:
         ledger = self.path / LEDGER
         if ledger.is_file():
-            held = _read(ledger)
-            if held != made:
-                raise ValueError(f"{self.path}: holds another data set ({held}); give another folder")
-        elif self.path.is_dir() and any(self.path.iterdir()):
-            raise ValueError(f"{self.path}: is not empty and was not written here; give another folder")
-        elif self.path.exists() and not self.path.is_dir():
+            try:
+                return [dict(one) for one in json.loads(ledger.read_text("utf-8"))["sets"]]
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"{ledger}: was not written here; give another folder") from error
+        if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path}: is a file; give a folder")
-        else:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self.write(LEDGER, made)
+        if self.path.is_dir() and any(self.path.iterdir()):
+            raise ValueError(f"{self.path}: is not empty and was not written here; give another folder")
+        return []
 
     @property
     def part(self) -> str:
@@ -55,6 +63,11 @@ class Folder:
         whole = path.with_name(f"{path.name}.part")
         whole.write_text(json.dumps(content, ensure_ascii=False), "utf-8")
         whole.replace(path)
+
+    def read(self, name: str) -> Any:
+        """JSON that was written here before; None where there is none."""
+        path = self.path / name
+        return json.loads(path.read_text("utf-8")) if path.is_file() else None
 
     def chunks(self) -> Iterator[range]:
         """Numbers of the scenes, some at a time; `done` is told after each."""
@@ -83,6 +96,12 @@ def picture(views: Views, index: int) -> Image.Image:
     return Image.fromarray(views.images[index].permute(1, 2, 0).contiguous().numpy())
 
 
+def coco_box(box: Tensor) -> list[int]:
+    """Left, top, width, height from left, top, right, bottom."""
+    left, top, right, bottom = box.tolist()
+    return [left, top, right - left, bottom - top]
+
+
 def _save(path: Path, image: Image.Image) -> None:
     """Writes a picture, whole or not at all; JPEG at high quality, else PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,10 +111,3 @@ def _save(path: Path, image: Image.Image) -> None:
     else:
         image.save(whole, "PNG", compress_level=3)
     whole.replace(path)
-
-
-def _read(ledger: Path) -> Any:
-    try:
-        return json.loads(ledger.read_text("utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{ledger}: not JSON ({error}); give another folder") from error

@@ -155,6 +155,11 @@ class Scene:
         return tuple(sorted(range(len(self)), key=lambda k: self.projected[k][2]))
 
     @cached_property
+    def distances(self) -> tuple[float, ...]:
+        """How far the centre of every thing is from the eye."""
+        return tuple(math.dist(thing.center, self.camera.eye) for thing in self.things)
+
+    @cached_property
     def left_to_right(self) -> tuple[int, ...]:
         """Things in the order of their centres in the picture."""
         return tuple(sorted(range(len(self)), key=lambda k: self.projected[k][0]))

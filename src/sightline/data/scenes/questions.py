@@ -13,7 +13,7 @@ from sightline.data.scenes.language import NUMBERS, PHRASES, Ids, Sentence, Spee
 from sightline.data.scenes.splits import Split, pick, shuffled
 
 CHOICES = 4
-_DEEP = 0.4  # the nearest thing is nearer than any other by this much
+_APART = 0.4  # the nearest thing is nearer than any other by this much, more than sizes make a difference
 
 
 @dataclass(frozen=True)
@@ -217,9 +217,9 @@ def _number(scene: Scene, random: Random, speech: Speech, counted: Ids) -> Quest
 
 def _extreme(scene: Scene, end: str) -> int | None:
     """The thing nearest to (or farthest from) the camera, where it is so beyond doubt."""
-    order = scene.depth_order if end == "closest to" else scene.depth_order[::-1]
-    depths = [scene.projected[k][2] for k in order]
-    return order[0] if len(order) > 1 and abs(depths[0] - depths[1]) >= _DEEP else None
+    far = scene.distances
+    order = sorted(range(len(scene)), key=far.__getitem__, reverse=end != "closest to")
+    return order[0] if len(order) > 1 and abs(far[order[0]] - far[order[1]]) >= _APART else None
 
 
 def ask_distance(scene: Scene, split: Split, random: Random) -> Question | None:

@@ -107,10 +107,11 @@ def _pairs(scenes: Scenes, some: range, kinds: list[str]) -> Iterator[Row]:
 
 
 def _dialogues(scenes: Scenes, some: range) -> Iterator[Row]:
-    for i in some:
-        talk = scenes.dialogue(i)
-        images = _pictures(scenes, [talk.start, *(turn.scene for turn in talk.turns)])
-        yield {"images": images, "instructions": [str(turn.instruction) for turn in talk.turns]}
+    talks = [scenes.dialogue(i) for i in some]
+    images = _pictures(scenes, [scene for talk in talks for scene in (talk.start, *(t.scene for t in talk.turns))])
+    for talk in talks:
+        shown, images = images[: len(talk.turns) + 1], images[len(talk.turns) + 1 :]
+        yield {"images": shown, "instructions": [str(turn.instruction) for turn in talk.turns]}
 
 
 def _edits(scenes: Scenes, some: range) -> Iterator[Row]:
@@ -122,9 +123,10 @@ def _edits(scenes: Scenes, some: range) -> Iterator[Row]:
 
 
 def _queries(scenes: Scenes, some: range) -> Iterator[Row]:
-    for i in some:
-        query = scenes.query(i)
-        reference, target, *negatives = _pictures(scenes, list(query.members))
+    queries = [scenes.query(i) for i in some]
+    images = _pictures(scenes, [scene for query in queries for scene in query.members])
+    for query in queries:
+        (reference, target, *negatives), images = images[: len(query.members)], images[len(query.members) :]
         told = {"text": str(query.text), "kind": query.kind}
         yield {"reference": reference, "target": target, "negatives": negatives, **told}
 

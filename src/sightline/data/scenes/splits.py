@@ -18,6 +18,7 @@ Item = TypeVar("Item")
 
 PARTS = ("train", "val", "test")
 SORTS = ("", "combinations", "kinds", "all")
+SPLITS = tuple(f"{part}-{sort}".rstrip("-") for part in PARTS for sort in SORTS)
 
 # one in five of the 24 pairs of color and shape; every shape, and every color of these, is seen in other pairs
 HELD_OUT = frozenset(
@@ -32,8 +33,7 @@ class Split:
     name: str
 
     def __post_init__(self) -> None:
-        part, _, sort = self.name.partition("-")
-        if part not in PARTS or sort not in SORTS or self.name.endswith("-"):
+        if self.name not in SPLITS:
             known = ", ".join(PARTS)
             raise ValueError(
                 f"split {self.name!r}: expected one of {known}, alone or followed by -{', -'.join(SORTS[1:])}"

@@ -9,11 +9,12 @@ from torch import Tensor
 
 from sightline.data.scenes import clevr
 from sightline.data.scenes.changes import SINGLE, Change
-from sightline.data.scenes.folder import Folder
+from sightline.data.scenes.folder import Folder, coco_box
 from sightline.data.scenes.graph import NOVEL_SHAPES, SHAPES, Scene
 from sightline.data.scenes.language import Sentence
 from sightline.data.scenes.render import Views, size_of
 from sightline.data.scenes.splits import pick, shuffled
+from sightline.data.scenes.visual7w import write_pointing, write_telling
 
 _CATEGORIES = (*SHAPES, *NOVEL_SHAPES)
 
@@ -26,12 +27,6 @@ def tied(sentence: Sentence) -> dict[str, Any]:
 def truth(scene: Scene) -> list[dict[str, Any]]:
     """The things of a scene, for JSON: attributes and place on the ground."""
     return [{**thing.attributes, "x": thing.x, "y": thing.y, "turn": thing.turn} for thing in scene.things]
-
-
-def coco_box(box: Tensor) -> list[int]:
-    """Left, top, width, height from left, top, right, bottom."""
-    left, top, right, bottom = box.tolist()
-    return [left, top, right - left, bottom - top]
 
 
 def run_lengths(mask: Tensor) -> list[int]:
@@ -103,58 +98,6 @@ def write_clevr(folder: Folder) -> None:
                 questions.append(entry | place)
     folder.write(f"scenes/CLEVR_{split}_scenes.json", {"info": _info(folder), "scenes": entries})
     folder.write(f"questions/CLEVR_{split}_questions.json", {"info": _info(folder), "questions": questions})
-
-
-def write_telling(folder: Folder) -> None:
-    """Visual7W telling: `dataset_v7w_telling.json` and `images/v7w_ID.jpg`."""
-    scenes = folder.scenes
-    images: list[dict[str, Any]] = []
-    number = 0
-    for chunk in folder.chunks():
-        folder.draw([(f"images/v7w_{i}.jpg", scenes.scene(i)) for i in chunk])
-        for i in chunk:
-            pairs = []
-            for q in scenes.questions(i):
-                wrong = [str(choice) for k, choice in enumerate(q.choices) if k != q.right]
-                entry = {"qa_id": number, "image_id": i, "question": q.text.text, "answer": str(q.answer)}
-                entry |= {"type": q.kind.split()[0], "multiple_choices": wrong}
-                pairs.append(entry | {"asked": q.asked, "about": list(q.about)})
-                number += 1
-            images.append(_v7w_image(folder, i, pairs))
-    folder.write("dataset_v7w_telling.json", {"dataset": "visual7w-telling", "images": images})
-
-
-def write_pointing(folder: Folder) -> None:
-    """Visual7W pointing: `dataset_v7w_pointing.json` with `boxes`, and `images/v7w_ID.jpg`."""
-    scenes = folder.scenes
-    images: list[dict[str, Any]] = []
-    boxes: list[dict[str, Any]] = []
-    number = 0
-    for chunk in folder.chunks():
-        graphs = [scenes.scene(i) for i in chunk]
-        views = folder.show([(f"images/v7w_{i}.jpg", graph) for i, graph in zip(chunk, graphs, strict=True)])
-        for k, i in enumerate(chunk):
-            first, pairs = len(boxes), []
-            boxes += _v7w_boxes(graphs[k], views.boxes(k), i, first)
-            for q in scenes.pointing(i):
-                wrong = [first + thing for n, thing in enumerate(q.choices) if n != q.right]
-                entry = {"qa_id": number, "image_id": i, "question": q.text.text, "answer": first + q.answer}
-                pairs.append(entry | {"type": q.kind, "multiple_choices": wrong, "asked": q.asked})
-                number += 1
-            images.append(_v7w_image(folder, i, pairs))
-    folder.write("dataset_v7w_pointing.json", {"dataset": "visual7w-pointing", "images": images, "boxes": boxes})
-
-
-def _v7w_boxes(scene: Scene, boxes: Tensor, image: int, first: int) -> list[dict[str, Any]]:
-    found = []
-    for number, (box, thing) in enumerate(zip(boxes, scene.things, strict=True), first):
-        place = dict(zip(("x", "y", "width", "height"), coco_box(box), strict=True))
-        found.append({"box_id": number, "image_id": image, "name": f"{thing.color} {thing.shape}"} | place)
-    return found
-
-
-def _v7w_image(folder: Folder, i: int, pairs: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"image_id": i, "filename": f"v7w_{i}.jpg", "split": folder.part, "qa_pairs": pairs}
 
 
 def write_changes(folder: Folder) -> None:
