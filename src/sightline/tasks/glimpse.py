@@ -109,22 +109,27 @@ def glimpse(image: Any, *, system: Any = None, copies: int = 10, seed: int = 0) 
 
 def open_ram(system: Any = None) -> tuple[RAM, str]:
     """Opens a recurrent attention model and its name; `GlimpseError` for anything else."""
-    if isinstance(system, RAM):
-        return system, "RAM"
     if isinstance(system, torch.nn.Module):
-        raise GlimpseError(f"system: a {type(system).__name__} takes no glimpses; give a RAM, a name or a folder")
-    name = "ram" if system is None else str(system)
-    folder = Path(name).expanduser() / "weights"  # of the folder of a training run
-    try:
-        model = bundled(name) if name in bundled_names() else load_checkpoint(folder if folder.is_dir() else name)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise GlimpseError(f"system {name!r}: {reason}") from error
+        model, name = system, type(system).__name__
+    else:
+        name = "ram" if system is None else str(system)
+        model = _loaded(name)
     if not isinstance(model, RAM):
         raise GlimpseError(f"system {name!r} is a {type(model).__name__}, which takes no glimpses; give a RAM")
     if model.glimpse.what_in.in_features != model.scales * model.patch**2:
         raise GlimpseError(f"system {name!r} reads coloured canvases; digits are read in grey")
-    return model.requires_grad_(False), name
+    return model, name
+
+
+def _loaded(name: str) -> torch.nn.Module:
+    if name in bundled_names():
+        return bundled(name)
+    folder = Path(name).expanduser() / "weights"  # of the folder of a training run
+    try:
+        return load_checkpoint(folder if folder.is_dir() else name)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise GlimpseError(f"system {name!r}: {reason}") from error
 
 
 def to_canvas(picture: Image.Image, side: int) -> tuple[np.ndarray, str]:
