@@ -14,6 +14,7 @@ from sightline.cli.look import look
 from sightline.cli.scenes import scenes
 from sightline.cli.survey import survey
 from sightline.cli.systems import systems
+from sightline.cli.tour import tour
 from sightline.cli.train import evaluate, train
 from sightline.cli.translate import translate
 
@@ -58,7 +59,7 @@ def _top(
     """
 
 
-for _verb in (look, caption, classify, glimpse, survey, systems, train, evaluate, scenes, translate):
+for _verb in (tour, look, caption, classify, glimpse, survey, systems, train, evaluate, scenes, translate):
     app.command()(_verb)
 
 

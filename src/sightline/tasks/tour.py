@@ -1,0 +1,105 @@
+"""A tour: every bundled system once, each on an input of its kind, with its answer and where it looked."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFilter
+
+from sightline.checkpoints.bundled import bundled_names
+from sightline.data.photographs import open_photograph, sample_photographs
+
+SENTENCE = "Ein kleines Mädchen in einem roten Kleid spielt mit einem braunen Hund am Strand."
+
+
+@dataclass(frozen=True)
+class Stop:
+    """One system's turn: what it was `given` (a picture, a text, or both), its `answer`, and how long it took.
+
+    `result` is what the task gave: `result.save(path)` writes the evidence as a picture (.png) or a page (.html).
+    """
+
+    system: str
+    verb: str
+    question: str
+    picture: Image.Image | None
+    text: str
+    answer: str
+    result: Any
+    seconds: float
+
+
+def tour(names: list[str] | None = None) -> Iterator[Stop]:
+    """Visits the bundled systems (all of them, or those named) one after the other, as they are asked for.
+
+    Inputs are the photographs of the package, scenes of the generated world, a sentence and a drawn digit: nothing is
+    fetched.  Raises ValueError for a name that is no stop of the tour.
+    """
+    known = stops()
+    unknown = sorted(set(names or ()) - set(known))
+    if unknown:
+        raise ValueError(f"no stop {', '.join(unknown)} on the tour; there are: {', '.join(known)}")
+    for name in known:
+        if names is None or name in names:
+            yield from _STOPS[name]()
+
+
+def stops() -> list[str]:
+    """Lists the systems that a tour visits: those of the house whose weights this build has."""
+    return [name for name in _STOPS if name in bundled_names()]
+
+
+def drawn_digit(side: int = 240) -> Image.Image:
+    """Draws a three with a thick pen on light paper, (side, side) pixels, grey in RGB."""
+    paper = Image.new("L", (side, side), 232)
+    pen, width = ImageDraw.Draw(paper), side // 14
+    left, right, top, middle, bottom = (round(share * side) for share in (0.3, 0.68, 0.16, 0.47, 0.84))
+    pen.arc((left, top, right, middle + width), 195, 90, fill=40, width=width)
+    pen.arc((left, middle, right + side // 20, bottom), 270, 165, fill=40, width=width)
+    return paper.filter(ImageFilter.GaussianBlur(side / 160)).convert("RGB")
+
+
+def _timed(system: str, verb: str, question: str, picture: Any, text: str, run: Callable[[], Any]) -> Stop:
+    start = time.perf_counter()
+    result = run()
+    shown = None if picture is None else open_photograph(picture)
+    # a look's sentence says more than its name, and its title is a file's
+    answer = getattr(result, "sentence", None) or str(result)
+    return Stop(system, verb, question, shown, text, answer, result, time.perf_counter() - start)
+
+
+def _vit() -> Iterator[Stop]:
+    from sightline.tasks.look import look
+
+    picture = sample_photographs()[-1]
+    yield _timed("vit", "look", "Where does it look, and what does it call it?", picture, "", partial(look, picture))
+
+
+def _show_attend_tell() -> Iterator[Stop]:
+    from sightline.tasks.caption import caption
+
+    for picture in sample_photographs()[:2]:
+        yield _timed("show_attend_tell", "caption", "What does it show?", picture, "", partial(caption, picture))
+
+
+def _seq2seq() -> Iterator[Stop]:
+    from sightline.tasks.translate import translate
+
+    yield _timed("seq2seq", "translate", "What is it in English?", None, SENTENCE, partial(translate, SENTENCE))
+
+
+def _ram() -> Iterator[Stop]:
+    from sightline.tasks.glimpse import glimpse
+
+    picture = drawn_digit()
+    yield _timed("ram", "glimpse", "Which digit is it?", picture, "", partial(glimpse, picture))
+
+
+_STOPS: dict[str, Callable[[], Iterator[Stop]]] = {
+    "seq2seq": _seq2seq,
+    "show_attend_tell": _show_attend_tell,
+    "ram": _ram,
+    "vit": _vit,
+}
