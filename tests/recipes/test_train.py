@@ -1,16 +1,21 @@
-import errno
 import json
 import math
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+import sightline.recipes.train as recipes
+from sightline.data.labelled import open_labelled
 from sightline.recipes import vit, watch
+from sightline.recipes.batches import Order
 from sightline.recipes.train import TrainingError, evaluate, train
 from sightline.systems.vit import VisionTransformer
 
@@ -126,22 +131,53 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     assert all(value.isfinite().all() for value in kept["state_dict"].values())
 
 
+@pytest.fixture
+def file_size() -> Iterator[Callable[[int], None]]:
+    """Limits the size of files, so that a larger one breaks off as on a full disk; undone after the test."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("full", [5, 10])
 def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(
-    patterns: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    full: int, patterns: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_size: Callable[[int], None]
 ) -> None:
-    replace = Path.replace
+    end, run, data = watch.Checkpoints.on_train_batch_end, tmp_path / "run", f"folder:{patterns}"
 
-    def full(self: Path, target: Path) -> Path:
-        if self.name == "last.new" and Path(target).exists():
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return replace(self, target)
+    def fills(self: watch.Checkpoints, trainer: Any, *given: Any) -> None:
+        file_size(100_000 if trainer.global_step >= full else -1)
+        end(self, trainer, *given)
 
-    monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(TrainingError, match=r"run: the disk is full; free some space, then resume") as caught:
-        train("vit", f"folder:{patterns}", out=tmp_path / "run", tiny=True, **SHORT)
+    monkeypatch.setattr(watch.Checkpoints, "on_train_batch_end", fills)
+    with pytest.raises(TrainingError, match=r"run: the disk is full .*; free some space, then resume") as caught:
+        train("vit", data, out=run, tiny=True, **SHORT)
     assert "\n" not in str(caught.value)
+    assert [file.name for file in (run / "checkpoints").iterdir()] == (["last.ckpt"] if full > 5 else [])
     monkeypatch.undo()
+    file_size(-1)
+    if full > 5:
+        done = train(resume=run)
+    else:
+        with pytest.raises(TrainingError, match="cut off before its first checkpoint; start it again"):
+            train(resume=run)
+        done = train("vit", data, out=run, tiny=True, **SHORT)
+    assert len(json.loads((done / "metrics.json").read_text())["losses"]) == 20
+
+
+def test_a_disk_that_fills_at_the_very_end_loses_nothing(
+    patterns: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_size: Callable[[int], None]
+) -> None:
+    step, write = vit.Recipe.training_step, recipes.write_results
+    monkeypatch.setattr(recipes, "write_results", lambda *given: (file_size(20_000), write(*given)))
+    with pytest.raises(TrainingError, match=r"run: the disk is full .*; free some space, then resume"):
+        train("vit", f"folder:{patterns}", out=tmp_path / "run", tiny=True, **SHORT)
+    file_size(-1)
+    monkeypatch.undo()
+    steps: list[int] = []
+    monkeypatch.setattr(vit.Recipe, "training_step", lambda *given: steps.append(1) or step(*given))
     assert json.loads((train(resume=tmp_path / "run") / "metrics.json").read_text())["passes"] == 120
+    assert not steps
 
 
 def test_ctrl_c_says_how_to_go_on(patterns: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,11 +203,43 @@ def test_refusals(patterns: Path, learned: Path, tmp_path: Path) -> None:
         evaluate(tmp_path, data)
 
 
-def test_an_unreadable_picture_is_named(write_patterns: Write, tmp_path: Path) -> None:
-    root = write_patterns(tmp_path / "data", train=4, val=2)
-    (root / "train" / "disc" / "002.png").write_bytes(b"not a picture")
-    with pytest.raises(ValueError, match=r"disc/002\.png: not a picture"):
+def test_an_unreadable_picture_in_the_middle_is_named_and_loses_nothing(write_patterns: Write, tmp_path: Path) -> None:
+    root = write_patterns(tmp_path / "data")
+    data = open_labelled(f"folder:{root}", "train")
+    whole = train("vit", f"folder:{root}", out=tmp_path / "whole", tiny=True, **SHORT)
+    number = int(Order(len(data), SHORT["batch"], seed=0)[12][3])  # read for step 13, after the checkpoint of step 10
+    file = data.parts[0].files[number]
+    picture = file.read_bytes()
+    file.write_bytes(picture[:200])
+    told = rf"sample {number} of folder:.* \(train\) cannot be read: .*{file.parent.name}/{file.name}: .*last\.ckpt$"
+    with pytest.raises(TrainingError, match=told) as caught:
         train("vit", f"folder:{root}", out=tmp_path / "run", tiny=True, **SHORT)
+    assert "\n" not in str(caught.value)
+    file.write_bytes(picture)
+    losses = [
+        json.loads((run / "metrics.json").read_text())["losses"] for run in (whole, train(resume=tmp_path / "run"))
+    ]
+    np.testing.assert_allclose(*losses, rtol=0, atol=1e-6)
+
+
+def test_a_held_out_picture_that_cannot_be_read_is_named(write_patterns: Write, tmp_path: Path) -> None:
+    root = write_patterns(tmp_path / "data", train=4, val=2)
+    (root / "val" / "disc" / "001.png").write_bytes(b"not a picture")
+    with pytest.raises(TrainingError, match=r"sample 3 of folder:.* \(val\) cannot be read: .*disc/001\.png"):
+        train("vit", f"folder:{root}", out=tmp_path / "run", tiny=True, **SHORT)
+
+
+def test_a_missing_column_is_named_before_anything_is_written(tmp_path: Path) -> None:
+    rows = {"picture": [Image.new("RGB", (8, 8))] * 4, "caption": ["a", "b", "c", "d"]}
+    table = datasets.Dataset.from_dict(
+        rows, features=datasets.Features(picture=datasets.Image(), caption=datasets.Value("string"))
+    )
+    (tmp_path / "data").mkdir()
+    table.to_parquet(tmp_path / "data" / "train-0.parquet")
+    told = r"data: needs a column of images and one of class labels, found picture \(Image\), caption \(Value\)"
+    with pytest.raises(ValueError, match=told):
+        train("vit", f"hub:{tmp_path / 'data'}", out=tmp_path / "run", tiny=True)
+    assert not (tmp_path / "run").exists()
 
 
 def test_classes_must_agree(write_patterns: Write, learned: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`sightline train` and `sightline evaluate`: the shell of `sightline.recipes.train`."""
 
 import ast
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,10 @@ from sightline.cli.failures import Misuse
 
 _SYSTEM = typer.Argument(metavar="SYSTEM", help="Which system, such as vit.")
 _SETTINGS = typer.Argument(metavar="KEY=VALUE…", help="Settings of the recipe, such as steps=20000 rate=1e-3.")
+_WEIGHTS = typer.Argument(metavar="WEIGHTS", help="A bundled name, the folder of a run, or of its weights.")
+_DEVICES = typer.Option(help="GPUs of each machine (processes, where there are none) that share every batch.")
+_NODES = typer.Option(help="Machines; start the same command on each, by torchrun or Slurm.")
+_STRATEGY = typer.Option(metavar="ddp|fsdp", help="Copies of the network, or one that is spread over all.")
 _DATA = typer.Option("--data", "-d", metavar="KIND:PATH", help="Kind of data and where it is, as in folder:photos.")
 
 
@@ -21,6 +26,9 @@ def train(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of this run.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
     tiny: Annotated[bool, typer.Option("--tiny", help="A run of under a minute, to see it learn.")] = False,
+    devices: Annotated[int | None, _DEVICES] = None,
+    nodes: Annotated[int | None, _NODES] = None,
+    strategy: Annotated[str | None, _STRATEGY] = None,
 ) -> None:
     """Train a system on your data; the run's folder keeps weights, metrics, curves and the command.
 
@@ -29,6 +37,7 @@ def train(
     \b
       sightline train vit --data folder:photos/ --tiny
       sightline train vit --data folder:photos/ steps=20000 rate=1e-3 --out runs/vit
+      sightline train vit --data folder:photos/ --devices 4 --strategy fsdp
       sightline train --resume runs/vit
     """
     if system is not None and "=" in system:  # the first word may already be a setting when a run is resumed
@@ -39,31 +48,37 @@ def train(
     overrides = parse_settings(settings or [])
     check_data(data, needed=resume is None)
     hush_libraries()
+    # torch warns of a search for unused parameters that found none, in each process, on the terminal
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    from sightline.recipes.machines import is_first
     from sightline.recipes.train import train as run_recipe
 
+    given = {"devices": devices, "nodes": nodes, "strategy": strategy}
+    overrides |= {key: value for key, value in given.items() if value is not None}
     folder = run_recipe(system, data, out=out, resume=resume, tiny=tiny, **overrides)
-    typer.echo(f"The run is in {folder}; look through it with `sightline look IMAGE --model {folder}`.")
+    if is_first():
+        typer.echo(f"The run is in {folder}; look through it with `sightline look IMAGE --model {folder}`.")
 
 
 def evaluate(
-    system: Annotated[str, typer.Argument(metavar="SYSTEM", help="The folder of a run, or of its weights.")],
+    system: Annotated[
+        str, typer.Argument(metavar="WEIGHTS", help="A bundled name, the folder of a run, or of its weights.")
+    ],
     data: Annotated[str, _DATA],
     split: Annotated[str, typer.Option(help="Which part of the data: val or train.")] = "val",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document, nothing else.")] = False,
 ) -> None:
-    """Measure a trained system on labelled data: top-1, top-5 and what chance would give.
+    """Measure trained weights on data, with the figures of their recipe and what chance would give.
 
     [bold]Examples[/bold]
 
     \b
+      sightline evaluate vit --data folder:photos/
       sightline evaluate runs/vit --data folder:photos/
       sightline evaluate runs/vit/weights --data folder:photos/ --split train --json
     """
     check_data(data, needed=True)
-    folder = Path(system)
-    folder = folder / "weights" if (folder / "weights").is_dir() else folder
-    if not folder.is_dir():
-        raise Misuse(f"{system}: no such folder; give the folder of a run (see `sightline train --help`)")
+    folder = weights_of(system)
     hush_libraries()
     from sightline.recipes.train import evaluate as run_evaluation
 
@@ -74,6 +89,22 @@ def evaluate(
         return
     for line in told(figures):
         typer.echo(line)
+
+
+def weights_of(system: str) -> Path:
+    """The folder of weights that a bundled name, a run's folder or a folder of weights stands for; a folder comes
+    first."""
+    folder = Path(system)
+    if folder.is_dir():
+        return folder / "weights" if (folder / "weights").is_dir() else folder
+    from sightline.checkpoints.bundled import bundled_folder, bundled_names
+
+    if system in bundled_names():
+        return bundled_folder(system)
+    raise Misuse(
+        f"{system}: no such folder and no bundled weights; give the folder of a run (see `sightline train --help`) "
+        f"or one of {', '.join(bundled_names())}"
+    )
 
 
 def told(figures: dict[str, Any], indent: str = "") -> list[str]:

@@ -76,6 +76,7 @@ def _shard(recipe: Any) -> None:
             layers = [layer for many in root.modules() if isinstance(many, nn.ModuleList) for layer in many]
             for module in (*layers, root):
                 if any(True for _ in module.parameters()):
-                    fully_shard(module, mesh=mesh)
+                    # also after a forward without a backward, as in validation
+                    fully_shard(module, mesh=mesh, reshard_after_forward=True)
             if hasattr(root, "loss"):
                 register_fsdp_forward_method(root, "loss")

@@ -3,6 +3,7 @@
 import errno
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from safetensors import SafetensorError
 from sightline.recipes.batches import Batches, Unreadable
 from sightline.recipes.machines import check_machines, is_first, stop_others, trainer_options
 from sightline.recipes.plan import ALONE, TrainingError, command_of, new_plan, read_plan, recipe_of
+from sightline.recipes.progress import Progress, quiet
 from sightline.recipes.results import measured, write_results
-from sightline.recipes.watch import Checkpoints, Progress, Record, quiet
+from sightline.recipes.watch import Checkpoints, Record
 from sightline.recipes.weights import recipe_around, start_from
 
 __all__ = ["TrainingError", "evaluate", "train"]
@@ -49,7 +51,7 @@ def train(
     else:
         plan = new_plan(system, data, tiny, overrides)
         folder = Path(out or Path("runs") / str(system))
-        if is_first() and (folder / "run.json").exists():
+        if is_first() and any((folder / kept).exists() for kept in ("metrics.json", "checkpoints/last.ckpt")):
             raise TrainingError(f"{folder}: holds a run already; give another out, or resume it")
     given = {"devices": devices, "nodes": nodes, "strategy": strategy}
     plan["machines"] = plan.get("machines", ALONE) | {key: value for key, value in given.items() if value is not None}
@@ -62,7 +64,8 @@ def train(
     except (OSError, RuntimeError, SafetensorError) as error:
         if not is_full(error):
             raise
-        raise TrainingError(f"{folder}: the disk is full; free some space, then resume this run") from error
+        full = f"the disk is full (or the one of {tempfile.gettempdir()}, where a checkpoint is written first)"
+        raise TrainingError(f"{folder}: {full}; free some space, then resume this run") from error
     return folder
 
 
@@ -132,6 +135,8 @@ def _fit(recipe: Any, batches: Batches, record: Record, machines: dict[str, Any]
         stop_others(trainer)
         if isinstance(error, Unreadable):
             raise TrainingError(f"{error}; {record.standing()}") from error
+        if isinstance(error, RuntimeError) and ("gloo" in str(error) or "NCCL" in str(error)):
+            raise TrainingError(f"another process of this run failed, and told why; {record.standing()}") from error
         raise
 
 

@@ -1,11 +1,8 @@
-"""What looks after a run: its curve and random numbers, its checkpoints, its progress."""
+"""What looks after a run: its curve and random numbers, its checkpoints."""
 
 import logging
 import math
 import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -100,49 +97,10 @@ class Checkpoints(lightning.Callback):
         step = trainer.global_step
         if step % self.every == 0 or step == trainer.max_steps:
             fresh = self.last.with_suffix(".new")
-            trainer.save_checkpoint(fresh, weights_only=False)
+            try:
+                trainer.save_checkpoint(fresh, weights_only=False)
+            except OSError:
+                fresh.unlink(missing_ok=True)  # a part of a checkpoint only takes space
+                raise
             if trainer.is_global_zero:
                 fresh.replace(self.last)
-
-
-class Progress(lightning.Callback):
-    """Shows steps, loss and the time left on a terminal."""
-
-    def on_train_start(self, trainer: lightning.Trainer, *ignored: Any) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.bar = Bar(*columns, transient=True)
-        self.task = self.bar.add_task("Training", total=trainer.max_steps, completed=trainer.global_step)
-        self.bar.start()
-
-    def on_train_batch_end(
-        self, trainer: lightning.Trainer, recipe: lightning.LightningModule, outputs: Any, *ignored: Any
-    ) -> None:
-        told = f"Training, loss {float(outputs['loss']):.3f}"
-        self.bar.update(self.task, completed=trainer.global_step, description=told)
-
-    def on_train_end(self, *ignored: Any) -> None:
-        self.bar.stop()
-
-    def on_exception(self, *ignored: Any) -> None:
-        if hasattr(self, "bar"):
-            self.bar.stop()
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Hides Lightning's advice on loggers, workers and resuming, none of which applies here."""
-    names = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
