@@ -1,11 +1,15 @@
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from sightline.data.labelled import Union
 from sightline.recipes.pictures import measure
+from sightline.recipes.results import draw_curves
+from sightline.recipes.watch import Record
 
 
 class Numbered:
@@ -48,3 +52,16 @@ def test_a_network_that_says_the_same_of_everything_gains_nothing() -> None:
     pictures = Union([Numbered(("a", "b"), [0, 1, 0])])
     figures = measure(scored([[1.0, 1.0]] * 3, ("a", "b")), pictures)
     assert figures["top1"] == figures["parts"][0]["own_top1"] == 0
+
+
+@pytest.mark.parametrize(("steps", "held"), [(1, []), (7, [(7, 0.0)]), (900, [(300, -4.5), (900, 30.0)])])
+def test_curves_are_drawn_of_any_run(steps: int, held: list, tmp_path: Path) -> None:
+    record = Record(tmp_path, SimpleNamespace(seed=0), "val_bleu_4")
+    record.losses, record.held = list(np.linspace(3, 1, steps)), held
+    draw_curves(record, tmp_path / "curves.png")
+    assert record.told == "bleu 4"
+    with Image.open(tmp_path / "curves.png") as drawn:
+        pixels = np.asarray(drawn.convert("RGB")).astype(int)
+    blue, orange = (np.abs(pixels - colour).sum(axis=2) < 60 for colour in ((31, 119, 180), (255, 127, 14)))
+    assert blue.any() == (steps > 1)
+    assert orange.any() == bool(held)

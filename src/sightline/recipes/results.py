@@ -61,16 +61,29 @@ def draw_curves(record: Record, path: Path) -> None:
     """Draws the training loss, smoothed over a hundredth of the run, and the held-out figure."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     window = max(1, len(record.losses) // 100)
     smooth = np.convolve(record.losses, np.ones(window) / window, mode="valid")
-    left.plot(np.arange(window, len(record.losses) + 1), smooth)
-    left.set(xlabel="step", ylabel=f"training loss (mean of {window})")
+    if window > 1:
+        left.plot(np.arange(1, len(record.losses) + 1), record.losses, color="C0", alpha=0.2, linewidth=0.6)
+        left.set_ylim(*_without_spikes(record.losses))
+    left.plot(np.arange(window, len(record.losses) + 1), smooth, color="C0")
+    left.set(xlabel="step", ylabel="training loss" if window == 1 else f"training loss (dark: mean of {window})")
     if record.held:
         steps, values = zip(*record.held, strict=True)
-        right.plot(steps, values, marker=".")
+        right.plot(steps, values, marker="o", markersize=4, color="C1")
         if min(values) >= 0 and max(values) <= 1:
-            right.set_ylim(0, 1)
+            right.set_ylim(0, min(1.0, 1.2 * max(values) or 1.0))
+        right.annotate(f"{values[-1]:.3g}", (steps[-1], values[-1]), (0, 6), textcoords="offset points", ha="center")
     right.set(xlabel="step", ylabel=f"{record.told}, held-out samples")
+    for axis in (left, right):
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=110)
+
+
+def _without_spikes(losses: list[float]) -> tuple[float, float]:
+    low, high = np.quantile(losses, [0.0, 0.995])
+    room = 0.05 * (high - low) or 0.05
+    return low - room, high + room
