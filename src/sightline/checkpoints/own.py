@@ -14,6 +14,7 @@ from sightline.systems.ram import RAM
 from sightline.systems.seq2seq import Seq2Seq
 from sightline.systems.show_and_tell import ShowAndTell
 from sightline.systems.show_attend_tell import ShowAttendTell
+from sightline.systems.visual7w import Visual7W, Visual7WPointing
 from sightline.systems.vit import VisionTransformer
 
 SYSTEMS: tuple[type[nn.Module], ...] = (
@@ -24,6 +25,8 @@ SYSTEMS: tuple[type[nn.Module], ...] = (
     EfficientNetLite,
     ShowAndTell,
     ShowAttendTell,
+    Visual7W,
+    Visual7WPointing,
 )
 
 
