@@ -9,7 +9,6 @@ on the image.
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 
 from sightline.attention import observe
 
@@ -22,14 +21,10 @@ def window(
     -1 is the left or upper edge, 1 the right or lower one.  Places carry no gradient, pixels do.  Raises ValueError
     for a size below 1.
     """
-    height, width = images.shape[-2:]
-    rows, columns = _lines(places[:, 1], height, size), _lines(places[:, 0], width, size)
-    pixels = rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None, :]
-    # reading from the flat image is up to seven times as quick here as padding it and cutting from the copy
-    every = pixels.flatten(1)[:, None].expand(-1, images.shape[1], -1)
-    cut = images.flatten(2).gather(2, every).view(len(images), -1, size, size)
-    cut *= _inside(rows, height).to(cut.dtype)[:, None, :, None]
-    cut *= _inside(columns, width).to(cut.dtype)[:, None, None, :]
+    rows, columns = _lines(places[:, 1], images.shape[-2], size), _lines(places[:, 0], images.shape[-1], size)
+    cut = _cut(images, rows, columns)
+    cut *= _inside(rows, images.shape[-2]).to(cut.dtype)[:, None, :, None]
+    cut *= _inside(columns, images.shape[-1]).to(cut.dtype)[:, None, None, :]
     return cut
 
 
@@ -50,8 +45,7 @@ def retina(
     check_retina(patch, scales, factor)
     parts = []
     for scale in range(scales):
-        cut = window(images, places, patch * factor**scale)
-        parts.append(F.avg_pool2d(cut, factor**scale) if scale else cut)
+        parts.append(_averaged(images, places, patch, factor**scale) if scale else window(images, places, patch))
     if observe.listening():
         height, width = images.shape[-2:]
         shares = reading_shares(places, (height, width), patch=patch, scales=scales, factor=factor)
@@ -90,6 +84,43 @@ def check_retina(patch: int, scales: int, factor: int) -> None:
     """Raises ValueError, in one line, for sizes that make no retina."""
     if patch < 1 or scales < 1 or factor < 1:
         raise ValueError(f"a retina needs patch, scales and factor of 1 or more, given {patch=}, {scales=}, {factor=}")
+
+
+def _cut(
+    images: Float[Tensor, "batch channels height width"],
+    rows: Int[Tensor, "batch size"],
+    columns: Int[Tensor, "batch size"],
+) -> Float[Tensor, "batch channels size size"]:
+    """Reads these rows and columns of each image; those outside give the pixel at the edge."""
+    count, channels, height, width = images.shape
+    # numbers of 32 bits are half as much to write and read, and reading from the flat images is several times as
+    # quick as padding them and cutting from the copy
+    number = torch.int32 if images.numel() < 2**31 else torch.int64
+    planes = torch.arange(count * channels, device=images.device, dtype=number).view(count, channels, 1) * (
+        height * width
+    )
+    lines = planes + (rows.clamp(0, height - 1) * width).to(number)[:, None]
+    pixels = lines[..., None] + columns.clamp(0, width - 1).to(number)[:, None, None]
+    return images.flatten().index_select(0, pixels.flatten()).view(pixels.shape)
+
+
+def _averaged(
+    images: Float[Tensor, "batch channels height width"], places: Float[Tensor, "batch 2"], patch: int, times: int
+) -> Float[Tensor, "batch channels {patch} {patch}"]:
+    """Computes the means of `times` x `times` pixels of a window `times` as wide as the patch; zeros lie outside.
+
+    Row by row, which is twice as quick as masking the window and F.avg_pool2d.
+    """
+    rows = _lines(places[:, 1], images.shape[-2], patch * times)
+    columns = _lines(places[:, 0], images.shape[-1], patch * times)
+    cut = _cut(images, rows, columns).unflatten(2, (patch, times))
+    inside = _inside(rows, images.shape[-2]).to(cut.dtype).view(-1, 1, patch, times, 1)
+    total = cut[:, :, :, 0] * inside[:, :, :, 0]
+    for line in range(1, times):
+        total.addcmul_(cut[:, :, :, line], inside[:, :, :, line])
+    total *= _inside(columns, images.shape[-1]).to(cut.dtype)[:, None, None]
+    parts = total.unflatten(3, (patch, times)).unbind(dim=4)
+    return sum(parts[1:], parts[0]) / times**2
 
 
 def _lines(place: Float[Tensor, " batch"], extent: int, size: int) -> Int[Tensor, "batch size"]:
