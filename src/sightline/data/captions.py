@@ -82,7 +82,7 @@ def open_flickr(path: str | os.PathLike[str], split: str = "train") -> Captioned
     """
     root, split = _folder(path), split_of(split, SPLITS)
     text = _first(root, _FLICKR_TEXT, "the captions")
-    captions = _from_table(text) if text.name == "captions.txt" else _from_tokens(text)
+    captions = caption_table(text)
     if split == "all":
         names = list(captions)
     else:
@@ -160,6 +160,11 @@ KINDS: dict[str, Callable[[str, str], Captioned]] = {
     "coco": open_coco,
     "karpathy": open_karpathy,
 }
+
+
+def caption_table(file: Path) -> dict[str, list[str]]:
+    """Reads the captions of all photographs, by name, from `Flickr8k.token.txt` and its like or `captions.txt`."""
+    return _from_table(file) if file.name == "captions.txt" else _from_tokens(file)
 
 
 def _folder(path: str | os.PathLike[str]) -> Path:
