@@ -190,7 +190,8 @@ def test_overlay_draws_the_map_that_was_asked_for() -> None:
 def test_montage_shows_every_layer_that_kept_its_row() -> None:
     whole, _ = recorded(vit())
     row, _ = recorded(vit(), queries=sightline.CLS)
-    assert torch.equal(red(whole.montage()), red(row.montage()))
+    # a row alone is multiplied and scaled in another order: equal to a rounding, which may be one level of red
+    assert torch.allclose(red(whole.montage()).float(), red(row.montage()).float(), atol=1)
     some, _ = recorded(vit(), sites="*.1.*")
     assert some.montage().height < whole.montage().height
     other, _ = recorded(vit(), queries=5)

@@ -22,14 +22,14 @@ class Call:
     path: str
     hint: str  # what the module's arguments said: "", "cross", "joint"
     frame: int  # serial number of the module call it happened in; -1 inside torch.compile
-    place: tuple[int, ...]  # storages of query and key, and where each begins and its next row would
+    place: tuple[int, ...]  # where query and key lie in memory (`whereabouts`)
     batch: int
     heads: int
     queries: int
     keys: int
     rows: slice | list[int]  # kept query rows of this call
     past: int = 0  # tokens that came before the first query: windows already seen
-    weights: Tensor | None = None  # (batch, heads, rows, keys)
+    weights: Tensor | None = None  # (batch, heads, rows, keys); query key^T alone until `settle`
     query: Tensor | None = None  # (batch, heads, rows, width)
     key: Tensor | None = None  # (batch, key_heads, keys, width)
     mask: Tensor | None = None  # broadcasts to (batch, heads, rows, keys); boolean True = may attend, or added
@@ -60,6 +60,12 @@ class Call:
             return torch.arange(self.rows.start, self.rows.stop, self.rows.step or 1)
         return torch.tensor(self.rows, dtype=torch.long)
 
+    @property
+    def count(self) -> int:
+        """Number of kept rows."""
+        rows = self.rows
+        return len(range(rows.start, rows.stop, rows.step or 1)) if isinstance(rows, slice) else len(rows)
+
     def row_weights(self, start: int = 0, stop: int | None = None) -> Tensor:
         """Softmax rows number `start` to `stop` of the kept ones, (batch, heads, rows, keys), float32."""
         if self.weights is not None:
@@ -74,7 +80,16 @@ class Call:
         positions = self.positions()[start:stop].to(query.device) if self.causal else None
         # the lens's own arithmetic is nobody's attention: an outer recording shall not see it
         with torch._C.DisableTorchFunction(), in_full_precision(query):
-            return softmax_rows(query, self.key, mask=mask, causal=self.causal, positions=positions, scale=self.scale)
+            return softmax_rows(query, self.key, mask=mask, positions=positions, scale=self.scale)
+
+    def settle(self) -> None:
+        """Makes weights of the products that were kept while the model ran."""
+        if self.weights is None:
+            return
+        positions = self.positions().to(self.weights.device) if self.causal else None
+        # a product taken under inference_mode may not be written to outside it: scaling makes a tensor of our own
+        self.weights = _weights(self.weights * self.scale, self.mask, positions)
+        self.mask = None
 
     def nbytes(self) -> int:
         """Bytes that this call keeps."""
@@ -85,30 +100,35 @@ class Call:
         return [t for t in (self.weights, self.query, self.key, self.mask, self.value, self.output) if t is not None]
 
 
-def softmax_rows(
-    query: Tensor,
-    key: Tensor,
-    *,
-    mask: Tensor | None,
-    causal: bool,
-    positions: Tensor | None,
-    scale: float,
-) -> Tensor:
+def softmax_rows(query: Tensor, key: Tensor, *, mask: Tensor | None, positions: Tensor | None, scale: float) -> Tensor:
     """softmax(scale * query key^T + mask), (batch, heads, rows, keys) in float32 (float64 stays).
 
     query (batch, heads, rows, width), key (batch, key_heads, keys, width) with key_heads dividing heads,
-    positions (rows,): which query each row is, for the causal mask (row i sees keys 0..i).
+    positions (rows,): which query each row is, under a causal mask (row i sees keys 0..i); None without one.
     """
+    return _weights(products(query, key, scale), mask, positions)
+
+
+def products(query: Tensor, key: Tensor, scale: float | None = None) -> Tensor:
+    """scale * query key^T, (batch, heads, rows, keys), a tensor of its own."""
     batch, heads, rows, width = query.shape
     key_heads, keys = key.shape[1], key.shape[2]
-    if query.dtype in (torch.float16, torch.bfloat16):
+    if query.element_size() < 4:  # float16, bfloat16
         query, key = query.float(), key.float()
-    if heads != key_heads:  # consecutive query heads share a key head: stacked under it, no copy of the keys is needed
-        query = query.reshape(batch, key_heads, heads // key_heads * rows, width)
-    # the scores are the lens's own, and large: everything happens in them
-    scores = torch.matmul(query * scale, key.transpose(-2, -1)).view(batch, heads, rows, keys)
-    if causal and positions is not None:
-        scores.masked_fill_(torch.arange(keys, device=scores.device) > positions[:, None], float("-inf"))
+    if scale is not None:
+        query = query * scale
+    if heads == key_heads:
+        return torch.matmul(query, key.mT)
+    # consecutive query heads share a key head: stacked under it, no copy of the keys is needed
+    stacked = query.reshape(batch, key_heads, heads // key_heads * rows, width)
+    return torch.matmul(stacked, key.mT).view(batch, heads, rows, keys)
+
+
+def _weights(scores: Tensor, mask: Tensor | None, positions: Tensor | None) -> Tensor:
+    """softmax(scores + mask).  The scores are the lens's own, and large: everything happens in them."""
+    if positions is not None:
+        keys = torch.arange(scores.shape[-1], device=scores.device)
+        scores.masked_fill_(keys > positions[:, None], float("-inf"))
     if mask is not None:
         scores = scores.masked_fill_(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
         # the fused kernels answer 0 for a row that may attend nowhere, where a plain softmax says NaN
@@ -123,14 +143,15 @@ _NO_CHANGE = nullcontext()
 
 def in_full_precision(tensor: Tensor) -> Any:
     """A context in which autocast leaves products of `tensor` alone."""
-    on = torch.is_autocast_enabled(tensor.device.type)
-    return torch.autocast(tensor.device.type, enabled=False) if on else _NO_CHANGE
+    if not torch._C._is_any_autocast_enabled():  # asking for one device costs three times as much
+        return _NO_CHANGE
+    return torch.autocast(tensor.device.type, enabled=False)
 
 
 def same_lead(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Query, key and value with equal axes before the heads: SDPA lets them broadcast (views, nothing is copied)."""
-    leads = {tuple(t.shape[:-3]) for t in tensors}
-    if len(leads) == 1:
+    leads = [t.shape[:-3] for t in tensors]
+    if all(lead == leads[0] for lead in leads):
         return tensors
     lead = torch.broadcast_shapes(*leads)
     return tuple(t.expand(*lead, *t.shape[-3:]) for t in tensors)
@@ -166,11 +187,18 @@ def mask_rows(mask: Tensor, lead: tuple[int, ...], rows: slice | list[int]) -> T
     return mask if len(lead) <= 2 else mask.expand(*lead, *mask.shape[-2:]).reshape(-1, lead[-1], *mask.shape[-2:])
 
 
-def operands_of(args: tuple, kwargs: dict[str, Any]) -> tuple[Any, Any, Any, Any, float, bool]:
-    """query, key, value, mask, dropout, causal of an SDPA call, given by position or by name."""
-    names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
-    found = [args[i] if i < len(args) else kwargs.get(name) for i, name in enumerate(names)]
-    return found[0], found[1], found[2], found[3], found[4] or 0.0, bool(found[5])
+def operands_of(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None, float, bool, float | None]:
+    """What an SDPA call was given, by position or by name: it has the signature of the call itself."""
+    return query, key, value, attn_mask, dropout_p or 0.0, bool(is_causal), scale
 
 
 def by_head(weights: Tensor, now: Tensor, heads: int) -> Tensor:
@@ -239,7 +267,12 @@ def _added(mask: Tensor | None) -> Tensor | None:
     return torch.zeros(mask.shape, device=mask.device).masked_fill(mask, float("-inf"))
 
 
-def extent(tensor: Tensor) -> tuple[int, int]:
-    """Where a tensor's sequence begins in its storage, and where the next element of it would."""
-    begin = int(tensor.storage_offset())
-    return begin, begin + tensor.shape[-2] * int(tensor.stride(-2))
+def whereabouts(query: Tensor, key: Tensor) -> tuple[int, ...]:
+    """Of query and of key: first address of the storage, where the sequence begins in it, where it would go on."""
+    return (*_extent(query), *_extent(key))
+
+
+def _extent(tensor: Tensor) -> tuple[int, int, int]:
+    begin, size = int(tensor.storage_offset()), tensor.element_size()
+    # the storage itself would say its address too, as one more Python object for each call
+    return tensor.data_ptr() - begin * size, begin, begin + tensor.shape[-2] * int(tensor.stride(-2))

@@ -46,8 +46,8 @@ def see_compiled(mode: Any, func: Callable, args: tuple, kwargs: dict[str, Any])
             hint = frame.hint or ("self" if args[0] is args[1] else "cross")
             _keep_compiled(mode, frame.path, hint, *parts, False, None, 0.0)
     elif func is F.scaled_dot_product_attention:
-        query, key, _, mask, dropout, causal = operands_of(args, kwargs)
-        _keep_compiled(mode, frame.path, frame.hint, query, key, mask, causal, kwargs.get("scale"), dropout)
+        query, key, _, mask, dropout, causal, scale = operands_of(*args, **kwargs)
+        _keep_compiled(mode, frame.path, frame.hint, query, key, mask, causal, scale, dropout)
     return output
 
 
@@ -65,8 +65,8 @@ def _keep_compiled(
     start = mode.traced_row % queries
     mask = None if mask is None else mask_rows(mask, lead, slice(start, start + 1))
     weights = softmax_rows(
-        q[:, :, start : start + 1], k, mask=mask, causal=causal,
-        positions=torch.arange(start, start + 1, device=q.device),
+        q[:, :, start : start + 1], k, mask=mask,
+        positions=torch.arange(start, start + 1, device=q.device) if causal else None,
         scale=q.shape[3] ** -0.5 if scale is None else scale,
     )  # fmt: skip
     mode.traced.append((about, weights, None, None, None))
@@ -76,6 +76,7 @@ def take_compiled(mode: Any) -> None:
     """Turns what compiled code collected into calls; the same choices of rows and heads, made afterwards."""
     if not mode.traced:
         return
+    mode.settle()
     traced, mode.traced = mode.traced, []
     _drop_echo(mode, len(traced))
     for about, weights, q, k, mask in traced:

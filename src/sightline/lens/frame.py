@@ -8,28 +8,39 @@ from torch import Tensor, nn
 
 @dataclass
 class Frame:
-    """A module call that has begun.  `hint`, `heads` and `group` are found only when an attention call asks.
+    """A module call that has begun.  What its module and arguments say is found only when an attention call asks.
 
     Most modules of a model hold no attention of their own, and what is not asked for costs nothing.
     """
 
     path: str
-    hint: str  # "cross", "self", "joint:N", "alone" or ""; unknown while `call` is there
+    hint: str  # "cross", "self", "joint:N", "alone" or ""; unknown while `given` is there
     serial: int
     windowed: bool
     wanted: bool
-    call: tuple[nn.Module, tuple, dict[str, Any]] | None = None  # module and arguments, until they are asked
-    heads: int = 0  # query heads, where the module says so
-    group: int = 1  # query heads for each key head, where the module says so
+    module: nn.Module | None = None
+    given: tuple[tuple, dict[str, Any]] | None = None  # arguments, until they are asked
 
     def settled(self) -> "Frame":
-        """Itself, with everything known that its module and arguments say."""
-        if self.call is not None:
-            module, args, kwargs = self.call
-            self.hint = hint_of(module, args, kwargs)
-            self.heads, self.group = heads_of(module)
-            self.call = None
+        """Itself, with the hint that its arguments give."""
+        if self.given is not None and self.module is not None:
+            self.hint = hint_of(self.module, *self.given)
+            self.given = None
         return self
+
+    @property
+    def heads(self) -> int:
+        """Query heads as the module or its configuration names them; 0 where neither does."""
+        places = (self.module, setting_of(self.module, "config"))
+        names = ("num_heads", "num_attention_heads", "n_heads")
+        found = [setting_of(place, name) for place in places for name in names]
+        return next((n for n in found if isinstance(n, int)), 0)
+
+    @property
+    def group(self) -> int:
+        """Query heads for each key head as the module names them; 1 where it does not."""
+        group = setting_of(self.module, "num_key_value_groups")
+        return group if isinstance(group, int) else 1
 
 
 OUTSIDE = Frame("", "", -1, False, True)
@@ -60,11 +71,12 @@ def _is_sequence(value: Any) -> bool:
     return isinstance(value, Tensor) and value.dim() >= 3 and value.is_floating_point()
 
 
-def heads_of(module: nn.Module) -> tuple[int, int]:
-    """(query heads, query heads for each key head) as a module names them; (0, 1) where it does not."""
-    places = (module, getattr(module, "config", None))
-    names = ("num_heads", "num_attention_heads", "n_heads")
-    found = [getattr(place, name, None) for place in places for name in names]
-    heads = next((n for n in found if isinstance(n, int)), 0)
-    group = getattr(module, "num_key_value_groups", 1)
-    return heads, group if isinstance(group, int) else 1
+def setting_of(place: Any, name: str) -> Any:
+    """A plain attribute of a module or configuration, or None where it has none.
+
+    `getattr` on a module that lacks the name goes through `nn.Module.__getattr__`, which builds an error message:
+    ten times slower, and asked of every module of a model.
+    """
+    if isinstance(place, nn.Module) and name not in vars(place) and not hasattr(type(place), name):
+        return None
+    return getattr(place, name, None)

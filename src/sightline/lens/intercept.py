@@ -16,17 +16,20 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.compiler import is_compiling
 from torch.overrides import TorchFunctionMode
 
 from sightline.lens.capture import (
     Call,
     as_four,
     by_head,
-    extent,
+    in_full_precision,
     mask_rows,
     operands_of,
+    products,
     same_lead,
     unpack_group,
+    whereabouts,
     without_copies,
 )
 from sightline.lens.compiled import see_compiled, take_compiled
@@ -77,6 +80,7 @@ class Interceptor(TorchFunctionMode):
         self.cached = 0  # tokens in the key-value cache that this pass was given
         self.skipped: list[str] = []  # paths of calls that `sites` left out
         self.opaque: list[str] = []
+        self.unsettled: list[Call] = []  # whose weights are products still
         self.kept = 0
         self.lowered = False  # compiled code called a backend kernel directly
         self.paused = False
@@ -91,7 +95,7 @@ class Interceptor(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if torch.compiler.is_compiling():
+        if is_compiling():
             return see_compiled(self, func, args, kwargs or {})
         meaning = _MEANING.get(func)
         if self.paused or (meaning == "other" and not self.softmaxes):  # nearly every call of a model
@@ -115,6 +119,7 @@ class Interceptor(TorchFunctionMode):
 
     def begin(self, mark: Mark, args: tuple, kwargs: dict[str, Any]) -> None:
         """A pass of the model, a step of it or a part of it begins with these arguments."""
+        self.settle()
         mark.note(args, kwargs)
         self.mark = mark
         self.calls.append(mark)
@@ -140,6 +145,17 @@ class Interceptor(TorchFunctionMode):
 
     # -- where -----------------------------------------------------------------------------------------------------
 
+    def settle(self) -> None:
+        """Makes weights of the rows seen so far: done together, when the model does not run.
+
+        Between two large matrix products every line and every torch call here finds the processor's caches full of
+        something else; a softmax then takes 5 times as long as in a row of softmaxes.
+        """
+        with torch._C.DisableTorchFunction():
+            for call in self.unsettled:
+                call.settle()
+        self.unsettled.clear()
+
     def _path(self) -> str:
         return self.frames[-1].path if self.frames else ""
 
@@ -150,15 +166,18 @@ class Interceptor(TorchFunctionMode):
 
     def _fused(self, func: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
         output = func(*args, **kwargs)
-        query, key, value, mask, dropout, causal = operands_of(args, kwargs)
+        query, key, value, mask, dropout, causal, scale = operands_of(*args, **kwargs)
         if query.is_nested:
             self.opaque.append(f"nested (jagged) tensors in {self._path()}")
             return output
         frame = self._frame()
-        query, mask = unpack_group(query, key, mask, frame.heads, frame.group)
-        scale = kwargs.get("scale")
+        if not frame.wanted:
+            self.skipped.append(frame.path)
+            return output
+        if frame.group > 1:
+            query, mask = unpack_group(query, key, mask, frame.heads, frame.group)
         try:
-            self._keep(query, key, value, output, mask=mask, causal=causal, dropout=dropout, scale=scale)
+            self._keep(frame, query, key, value, output, mask, causal, dropout, scale)
         except RuntimeError as error:
             shapes = [tuple(t.shape) for t in (query, key, value)] + ([] if mask is None else [tuple(mask.shape)])
             raise RuntimeError(
@@ -168,27 +187,13 @@ class Interceptor(TorchFunctionMode):
         return output
 
     def _keep(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        output: Tensor,
-        *,
-        mask: Tensor | None = None,
-        causal: bool = False,
-        dropout: float = 0.0,
-        scale: float | None = None,
-    ) -> None:
+        self, frame: Frame, query: Tensor, key: Tensor, value: Tensor, output: Tensor, mask: Tensor | None,
+        causal: bool, dropout: float, scale: float | None,
+    ) -> None:  # fmt: skip
         """Adds one call that has a query and a key: keeps the smaller of its rows and its operands."""
-        frame = self._frame()
-        if not frame.wanted:
-            self.skipped.append(frame.path)
-            return
         take_compiled(self)
-        storages = query.untyped_storage().data_ptr(), key.untyped_storage().data_ptr()
-        place = (*storages, *extent(query), *extent(key))
+        place = whereabouts(query, key)
         query, key, value = same_lead(query, key, value)
-        lead = tuple(query.shape[:-2])
         q, k = as_four(query), as_four(key)
         batch, heads, queries, width = q.shape
         keys = k.shape[2]
@@ -201,20 +206,14 @@ class Interceptor(TorchFunctionMode):
             kept_heads=kept_heads, cached=self.cached, undecided=frame.windowed,
         )  # fmt: skip
         if self.plan.hold:
-            mask = None if mask is None else mask_rows(mask.detach(), lead, rows)
+            mask = None if mask is None else mask_rows(mask.detach(), tuple(query.shape[:-2]), rows)
             self._hold(call, _plain(q), _plain(k), value, output, mask)
         elif mask is not None:
             call.mask_bytes = _bytes(without_copies(mask))
         self.calls.append(call)
 
     def _hold(
-        self,
-        call: Call,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor | None,
-        output: Tensor | None,
-        mask: Tensor | None,
+        self, call: Call, q: Tensor, k: Tensor, v: Tensor | None, output: Tensor | None, mask: Tensor | None
     ) -> None:
         q = q[:, :, call.rows]
         if call.kept_heads is not None:
@@ -222,26 +221,28 @@ class Interceptor(TorchFunctionMode):
             q, k = q[:, call.kept_heads], k[:, [h // group for h in call.kept_heads]]
             if mask is not None and mask.shape[1] != 1:
                 mask = mask[:, call.kept_heads]
-        count, row_count, width = q.shape[1], q.shape[2], q.shape[3]
+        batch, count, row_count, width = q.shape
         mask = None if mask is None else without_copies(mask)
-        call.query, call.key, call.mask = q, k, mask
         operands = (count * row_count + k.shape[1] * call.keys) * width * q.element_size()
-        operands += 0 if mask is None else _bytes(mask) // call.batch + 1
-        size = min(count * row_count * call.keys * 4, operands)
-        self.kept += call.batch * size
+        operands += 0 if mask is None else _bytes(mask) // batch + 1
+        weights = count * row_count * call.keys * 4
+        self.kept += batch * min(weights, operands)
         if self.kept > self.plan.limit:
             raise ValueError(self._refusal(call))
-        if count * row_count * call.keys * 4 <= operands:
-            call.weights = call.row_weights()
-            call.query = call.key = call.mask = None
+        if weights <= operands:
+            # the lens's own arithmetic is nobody's attention: an outer recording shall not see it
+            with torch._C.DisableTorchFunction(), in_full_precision(q):
+                call.weights = products(q, k)
+            call.mask = self._copy(mask)
+            self.unsettled.append(call)
         else:
             # copies: a KV cache is written to in place, and a view would keep the whole projection alive
             call.query, call.key, call.mask = q.clone(), k.clone(), self._copy(mask)
         if self.plan.gradients and output is not None and v is not None:
             call.output, call.value = output, as_four(v).detach()
             self.kept += _bytes(output) + _bytes(v)
-        if self.kept > self.plan.limit:
-            raise ValueError(self._refusal(call))
+            if self.kept > self.plan.limit:
+                raise ValueError(self._refusal(call))
 
     def _refusal(self, call: Call) -> str:
         return self.plan.refusal(self.kept, [c for c in self.calls if isinstance(c, Call)] + [call])
@@ -261,11 +262,12 @@ class Interceptor(TorchFunctionMode):
         or take halves of its width, are not windows.
         """
         last = self.calls[-1] if self.calls else None
-        joined = isinstance(last, Call) and bool(last.place) and 0 <= frame.serial == last.frame
-        ends = (last.place[3], last.place[5]) if joined else ()  # type: ignore[union-attr]
-        if joined and last.place[:2] == place[:2] and ends == (place[2], place[4]):  # type: ignore[union-attr]
-            return last.past + last.queries  # type: ignore[union-attr]
-        return 0
+        if not isinstance(last, Call) or not last.place or not 0 <= frame.serial == last.frame:
+            return 0
+        query, begin, _, key, first, _ = place
+        query_before, _, end, key_before, _, next_key = last.place
+        joined = (query, begin, key, first) == (query_before, end, key_before, next_key)
+        return last.past + last.queries if joined else 0
 
     def _copy(self, mask: Tensor | None) -> Tensor | None:
         """A copy of a mask, one for all layers that are given the same unchanged mask."""
@@ -328,6 +330,7 @@ class Interceptor(TorchFunctionMode):
     def finish(self) -> None:
         """Takes in what is still under way when the recording ends."""
         take_compiled(self)
+        self.settle()
         while self.softmaxes:
             self._unfollowed(self.softmaxes.popleft())
         self.masks.clear()
@@ -360,20 +363,9 @@ class Interceptor(TorchFunctionMode):
         rows = self._rows(frame, batch, heads, queries, keys, 0)
         kept_heads = self.plan.head_list(heads)
         call = Call(
-            source,
-            frame.path,
-            frame.hint,
-            frame.serial,
-            (),
-            batch,
-            heads,
-            queries,
-            keys,
-            rows,
-            kept_heads=kept_heads,
-            cached=self.cached,
-            undecided=frame.windowed,
-        )
+            source, frame.path, frame.hint, frame.serial, (), batch, heads, queries, keys, rows,
+            kept_heads=kept_heads, cached=self.cached, undecided=frame.windowed,
+        )  # fmt: skip
         if self.plan.hold:
             weights = weights if kept_heads is None else weights[:, kept_heads]
             call.weights = weights[:, :, rows].clone()

@@ -63,12 +63,9 @@ def record(
 @contextmanager
 def _watch(model: nn.Module, plan: Plan, recording: Recording) -> Iterator[None]:
     mode = Interceptor(plan)
+    parts = list(model.named_modules())  # walked once: the walk alone costs a fifth of a small model's recording
     with ExitStack() as stack:
-        for handle in [
-            *attach(model, mode),
-            *_follow_root(model, mode),
-            *_keep_fast_path(model, mode),
-        ]:
+        for handle in [attach(model, parts, mode), *_follow_root(model, mode), *_keep_fast_path(parts, mode)]:
             stack.callback(handle.remove)
         stack.enter_context(observe.listen(mode.observed))
         stack.enter_context(mode)
@@ -136,7 +133,7 @@ class _BeforeCompiled:
         self.model._compiled_call_impl = self.compiled
 
 
-def _keep_fast_path(model: nn.Module, mode: Interceptor) -> list[Any]:
+def _keep_fast_path(parts: list[tuple[str, nn.Module]], mode: Interceptor) -> list[Any]:
     """Keeps `nn.TransformerEncoder`'s answer at padded positions.
 
     With a padding mask, outside training, torch packs the batch and answers zeros where padding was.  Watching turns
@@ -161,5 +158,5 @@ def _keep_fast_path(model: nn.Module, mode: Interceptor) -> list[Any]:
             for m, after, before in stashed:
                 m._forward_hooks, m._forward_pre_hooks = after, before
 
-    encoders = [m for m in model.modules() if type(m) is nn.TransformerEncoder]
+    encoders = [m for _, m in parts if type(m) is nn.TransformerEncoder]
     return [m.register_forward_hook(leave, with_kwargs=True) for m in encoders]

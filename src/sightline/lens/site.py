@@ -46,7 +46,7 @@ class Site:
         self.dropout = first.dropout
         self.windows = windows
         self.stepped = steps
-        self.steps = tuple(len(call.positions()) for call in calls)
+        self.steps = tuple(call.count for call in calls)
         self._offsets(calls, steps)
         self.batch = first.batch
         if windows is not None:
@@ -134,7 +134,7 @@ class Site:
             return
         number = 0
         for call, first_key in zip(self.calls, self._first_key, strict=True):
-            count = len(call.positions())
+            count = call.count
             chosen = None if rows is None else [r - number for r in rows if number <= r < number + count]
             if chosen is not None:
                 for r in chosen:
