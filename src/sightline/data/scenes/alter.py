@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from sightline.data.scenes.graph import COLORS, EPSILON, MATERIALS, RELATIONS, SIZES, Scene, Thing
+from sightline.data.scenes.graph import COLORS, MATERIALS, RELATIONS, SIZES, Scene, Thing
 from sightline.data.scenes.language import Speech, describe, naming
 from sightline.data.scenes.layout import MOST_THINGS, is_seen, place, stands_free
 from sightline.data.scenes.splits import Split, pick, shuffled
@@ -31,7 +31,7 @@ class Alteration:
 
     def is_told_truly(self, scene: Scene) -> bool:
         """Whether what is said about where something was added or moved to also holds in another view of `after`."""
-        return self.beside is None or scene.offset(self.beside[0], self.thing, self.beside[1]) > EPSILON
+        return self.beside is None or scene.holds(self.beside[0], self.thing, self.beside[1])
 
     def number_after(self, number: int) -> int | None:
         """Number in `after` of a thing of `before`; None for the one that was dropped."""

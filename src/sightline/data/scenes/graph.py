@@ -170,13 +170,16 @@ class Scene:
         one, other = self.things[a], self.things[b]
         return (one.x - other.x) * d[0] + (one.y - other.y) * d[1]
 
-    def is_clear(self, relation: str, a: int, b: int) -> bool:
-        """Whether a is `relation` of b beyond doubt: far enough along the ground, and also in the picture."""
-        if a == b or self.offset(relation, a, b) < CLEAR:
+    def holds(self, relation: str, a: int, b: int, far: float = EPSILON, apart: float = 0.03) -> bool:
+        """Whether a is `relation` of b by at least `far` along the ground and, across, by `apart` in the picture."""
+        if a == b or self.offset(relation, a, b) <= far:
             return False
-        (ax, _, _), (bx, _, _) = self.projected[a], self.projected[b]
-        seen = {"left": bx - ax, "right": ax - bx}.get(relation)
-        return seen is None or seen > 0.06
+        across = self.projected[a][0] - self.projected[b][0]
+        return {"left": -across, "right": across}.get(relation, apart) >= apart
+
+    def is_clear(self, relation: str, a: int, b: int) -> bool:
+        """Whether a is `relation` of b beyond doubt, which is when language says so."""
+        return self.holds(relation, a, b, CLEAR, 0.06)
 
     def clear_relations(self, a: int, b: int) -> tuple[str, ...]:
         return tuple(name for name in RELATIONS if self.is_clear(name, a, b))

@@ -18,7 +18,7 @@ _OUTLINE = {"cube": 1.1, "sphere": 1.0, "cylinder": 1.05, "cone": 0.85, "dome": 
 def draw_camera(random: Random) -> Camera:
     """A camera near the usual place: every direction around the vertical, the rest jittered."""
     azimuth = 2 * math.pi * random.random()
-    elevation = math.radians(_between(random, 31, 40))
+    elevation = math.radians(_between(random, 31.0, 40.0))
     aim = (_between(random, -0.15, 0.15), _between(random, -0.15, 0.15), _between(random, 0.2, 0.4))
     return Camera(azimuth, elevation, _between(random, 9.6, 10.6), aim)
 
@@ -26,8 +26,8 @@ def draw_camera(random: Random) -> Camera:
 def draw_light(random: Random, camera: Camera) -> Light:
     """A key light behind the viewer's shoulder or beside the scene; three in ten cast hard shadows."""
     side = 1 if random.random() < 0.5 else -1
-    azimuth = camera.azimuth + side * math.radians(_between(random, 25, 100))
-    elevation = math.radians(_between(random, 42, 62))
+    azimuth = camera.azimuth + side * math.radians(_between(random, 25.0, 100.0))
+    elevation = math.radians(_between(random, 42.0, 62.0))
     softness = 0.0 if random.random() < 0.3 else _between(random, 0.05, 0.14)
     return Light(azimuth, elevation, softness, _between(random, 0.88, 1.12), _between(random, 0.85, 1.15))
 
@@ -109,8 +109,8 @@ def nudge_view(random: Random, scene: Scene, accept: Callable[[Scene], bool] = b
     distractor).  `accept` may turn down cameras; where all are, the camera stays where it is."""
     camera, light = scene.camera, scene.light
     new_light = Light(
-        light.azimuth + math.radians(_between(random, -25, 25)),
-        min(max(light.elevation + math.radians(_between(random, -6, 6)), math.radians(40)), math.radians(64)),
+        light.azimuth + math.radians(_between(random, -25.0, 25.0)),
+        min(max(light.elevation + math.radians(_between(random, -6.0, 6.0)), math.radians(40)), math.radians(64)),
         pick(random, (light.softness, 0.0, 0.1)),
         light.strength * _between(random, 0.85, 1.15),
         light.ambient * _between(random, 0.88, 1.12),
@@ -118,8 +118,8 @@ def nudge_view(random: Random, scene: Scene, accept: Callable[[Scene], bool] = b
     for width in (1.0, 0.7, 0.5, 0.35, 0.2, 0.1, 0.05):
         for _ in range(6):
             moved = Camera(
-                camera.azimuth + width * math.radians(_between(random, -12, 12)),
-                camera.elevation + width * math.radians(_between(random, -4, 4)),
+                camera.azimuth + width * math.radians(_between(random, -12.0, 12.0)),
+                camera.elevation + width * math.radians(_between(random, -4.0, 4.0)),
                 camera.distance + width * _between(random, -0.6, 0.6),
                 (
                     camera.aim[0] + width * _between(random, -0.25, 0.25),

@@ -1,7 +1,9 @@
 """The generated world as a data set: scene i of a seed and a split, its picture, and everything said about it."""
 
+import operator
 from collections.abc import Iterable
 from random import Random
+from typing import SupportsIndex
 
 from jaxtyping import UInt8
 from torch import Tensor
@@ -47,51 +49,52 @@ class Scenes:
     def __len__(self) -> int:
         return self.count
 
-    def random(self, index: int, purpose: str) -> Random:
+    def random(self, index: SupportsIndex, purpose: str) -> Random:
         """The source of everything random in scene `index`, one for each purpose."""
-        if not 0 <= index < self.count:
-            raise IndexError(f"scene {index}: there are scenes 0 to {self.count - 1}")
+        number = operator.index(index)
+        if not 0 <= number < self.count:
+            raise IndexError(f"scene {number}: there are scenes 0 to {self.count - 1}")
         # seeded by the SHA-512 of this text, on every platform and in every version of Python
-        return Random(f"sightline/scenes/1/{self.seed}/{self.split.name}/{index}/{purpose}")
+        return Random(f"sightline/scenes/1/{self.seed}/{self.split.name}/{number}/{purpose}")
 
-    def scene(self, index: int) -> Scene:
+    def scene(self, index: SupportsIndex) -> Scene:
         return draw_scene(self.random(index, "scene"), self.split, *self.objects)
 
-    def views(self, indices: Iterable[int]) -> Views:
+    def views(self, indices: Iterable[SupportsIndex]) -> Views:
         """Pictures of scenes, with the visible pixels, box and depth of every thing in them."""
-        return render([self.scene(int(index)) for index in indices], self.size)
+        return render([self.scene(index) for index in indices], self.size)
 
-    def images(self, indices: Iterable[int]) -> UInt8[Tensor, "n 3 height width"]:
+    def images(self, indices: Iterable[SupportsIndex]) -> UInt8[Tensor, "n 3 height width"]:
         """Pictures of scenes, as bytes."""
         return self.views(indices).images
 
-    def captions(self, index: int) -> tuple[Sentence, Sentence, Sentence]:
+    def captions(self, index: SupportsIndex) -> tuple[Sentence, Sentence, Sentence]:
         """Captions of one scene at three levels of detail (`language.captions`)."""
         return language.captions(self.scene(index))
 
-    def questions(self, index: int) -> tuple[Question, ...]:
+    def questions(self, index: SupportsIndex) -> tuple[Question, ...]:
         """Telling questions: four answers in words, one of them right."""
         return questions.telling(self.scene(index), self.split, self.random(index, "telling"))
 
-    def pointing(self, index: int) -> tuple[Pointing, ...]:
+    def pointing(self, index: SupportsIndex) -> tuple[Pointing, ...]:
         """Pointing questions: four things, one of them right.  A scene of fewer than four things has none."""
         return questions.pointing(self.scene(index), self.split, self.random(index, "pointing"))
 
-    def change(self, index: int, kind: str | None = None) -> Change:
+    def change(self, index: SupportsIndex, kind: str | None = None) -> Change:
         """A pair of scenes with a change of one kind (`changes.CHANGES`, by default any), and sentences about it."""
         random = self.random(index, "change")
         return draw_change(random, self.split, self.scene(index), kind or pick(random, CHANGES))
 
-    def edit(self, index: int, kind: str | None = None) -> Edit:
+    def edit(self, index: SupportsIndex, kind: str | None = None) -> Edit:
         """A scene, an instruction (`alter.KINDS`, by default any) and the scene it leads to."""
         random = self.random(index, "edit")
         return draw_edit(random, self.split, self.scene(index), kind or pick(random, KINDS))
 
-    def dialogue(self, index: int) -> Dialogue:
+    def dialogue(self, index: SupportsIndex) -> Dialogue:
         """Instructions that build the scene thing by thing, and the scene after each."""
         return draw_dialogue(self.random(index, "dialogue"), self.scene(index))
 
-    def query(self, index: int, kind: str | None = None) -> Query:
+    def query(self, index: SupportsIndex, kind: str | None = None) -> Query:
         """A reference, a wish, its target and four near doubles; for scenes of three things or more."""
         random = self.random(index, "query")
         return draw_query(random, self.split, self.scene(index), kind or pick(random, KINDS))
