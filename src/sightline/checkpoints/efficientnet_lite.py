@@ -12,13 +12,13 @@ from torch import Tensor
 from sightline.checkpoints.convert import Converted, count_layers, rename, require, settle
 from sightline.systems.efficientnet_lite import EfficientNetLite
 
-# number of blocks -> the paper's multipliers and the side of the training pictures (Lite0, 1, 2, 3, 4)
+# (blocks, channels before the top) -> the paper's multipliers and the side of the training pictures: Lite0 to 4
 _SIZES = {
-    16: {"width": 1.0, "depth": 1.0, "image_size": 224},
-    21: {"width": 1.0, "depth": 1.1, "image_size": 240},
-    22: {"width": 1.1, "depth": 1.2, "image_size": 260},
-    25: {"width": 1.2, "depth": 1.4, "image_size": 280},
-    30: {"width": 1.4, "depth": 1.8, "image_size": 300},
+    (16, 320): {"width": 1.0, "depth": 1.0, "image_size": 224},
+    (21, 320): {"width": 1.0, "depth": 1.1, "image_size": 240},
+    (21, 352): {"width": 1.1, "depth": 1.2, "image_size": 260},
+    (24, 384): {"width": 1.2, "depth": 1.4, "image_size": 280},
+    (30, 448): {"width": 1.4, "depth": 1.8, "image_size": 300},
 }
 _PARTS = {
     "_expand_conv": "widen.0",
@@ -41,16 +41,19 @@ def convert(state: Mapping[str, Tensor], config: Mapping[str, Any], **overrides:
 
     Raises ValueError for another member of the family, by what it has too much.
     """
-    state, depth = dict(state), count_layers(state, "_blocks.")
-    if depth not in _SIZES:
-        known = ", ".join(str(count) for count in _SIZES)
-        raise ValueError(f"an EfficientNet-Lite has {known} blocks (Lite0 to 4), these weights {depth}")
+    state = dict(state)
+    size = count_layers(state, "_blocks."), require(state, "_conv_head.weight", 4).shape[1]
+    if size not in _SIZES:
+        known = ", ".join(f"{blocks} and {channels}" for blocks, channels in _SIZES)
+        raise ValueError(
+            f"EfficientNet-Lite0 to 4 have {known} blocks and channels, these weights {size[0]} and {size[1]}"
+        )
     if overrides.get("classes") == 0:
         state.pop("_fc.weight", None), state.pop("_fc.bias", None)
     classes = len(require(state, "_fc.weight", 2)) if "_fc.weight" in state else 0
     return Converted(
         EfficientNetLite,
-        settle(EfficientNetLite, {**_SIZES[depth], "classes": classes, "dropout": None}, overrides)
+        settle(EfficientNetLite, {**_SIZES[size], "classes": classes, "dropout": None}, overrides)
         | {"dropout": overrides.get("dropout", 0.2)},
         rename(state, {name: _home(name) for name in state}),
     )

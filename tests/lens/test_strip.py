@@ -1,0 +1,79 @@
+"""Words over a photograph: the picture, and the page that works without a network or a script."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sightline.lens.strip import WordStrip
+
+WORDS = ("a", "dog", "<b>")
+
+
+def strip(**more: object) -> WordStrip:
+    random = np.random.default_rng(0)
+    photograph = Image.fromarray(random.integers(0, 255, (60, 90, 3), dtype=np.uint8))
+    maps = np.zeros((3, 2, 3))
+    maps[0, 0, 0] = maps[1, 1, 2] = maps[2, 0, 1] = 1
+    return WordStrip(**{"image": photograph, "words": WORDS, "maps": maps, **more})
+
+
+def test_the_picture_has_a_map_for_each_word() -> None:
+    plain, other = strip().picture(), strip(maps=np.full((3, 2, 3), 1 / 6)).picture()
+    assert plain.size == other.size
+    assert plain.tobytes() != other.tobytes()
+    assert strip(scores=[0.5, 0.25, 1]).picture().height > plain.height
+
+
+class Parts(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+
+def test_the_page_loads_nothing_and_escapes_words() -> None:
+    page = strip(scores=[0.5, 0.25, 1], caption="<i>by hand</i>").page()
+    parts = Parts()
+    parts.feed(page)
+    images = [given["src"] for tag, given in parts.tags if tag == "img"]
+    assert len(images) == 4  # the photograph and three maps
+    assert len(set(images)) == 4
+    assert all(source is not None and source.startswith("data:image/") for source in images)
+    tags = [tag for tag, _ in parts.tags]
+    assert not {"script", "b", "i", "link", "iframe"} & set(tags)
+    assert tags.count("input") == tags.count("label") == 3
+    assert "&lt;b&gt;" in page and "0.25" in page  # noqa: PT018
+    assert not re.search(r"https?://", page)
+    # every word has a rule that shows its map, which stands behind the photograph
+    for number in range(3):
+        assert f"#w{number}:checked~.stage img:nth-child({number + 2})" in page
+
+
+def test_it_is_saved_by_the_ending(tmp_path: Path) -> None:
+    assert strip().save(tmp_path / "a.html").read_text("utf-8").startswith("<!doctype html>")
+    with Image.open(strip().save(tmp_path / "a.png")) as saved:
+        assert saved.size == strip().picture().size
+    with pytest.raises(ValueError, match=r"\.html"):
+        strip().save(tmp_path / "a.txt")
+    assert "data:image" in strip()._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"words": ("a",)}, "1 words, 3 maps"),
+        ({"words": (), "maps": np.zeros((0, 2, 2))}, "at least one word"),
+        ({"scores": [1.0]}, "1 scores"),
+        ({"maps": np.full((3, 2, 2), np.nan)}, "NaN"),
+        ({"maps": np.zeros((3, 4))}, "shape"),
+    ],
+)
+def test_what_does_not_fit_is_refused(given: dict[str, object], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        strip(**given)
