@@ -1,16 +1,17 @@
 """What looking costs: the lens against a plain forward pass and against eager attention with its maps kept.
 
-    python benchmarks/lens.py                       # every size, table printed and saved beside this file
-    python benchmarks/lens.py --tokens 901 --rounds 7
+    python benchmarks/lens.py                       # every size, table printed and saved in results/
+    python benchmarks/lens.py --tokens 901 --batch 1 --rounds 7 --append
+    python benchmarks/lens.py --allocator kept      # the same with glibc told to keep freed memory
     python benchmarks/lens.py --device cuda
 
-All variants of one size are run in turn within each round (plain, class row, all rows, all rows read, eager), so that
-the machine's mood falls on all of them alike; the table shows the median over rounds of the ratio within a round.
+All variants of one size are run in turn within each round, so that the machine's mood falls on all of them alike; the
+table shows the median over rounds of the ratio within a round.  "All rows" keeps what the matrices are made of; "made"
+then makes each layer's matrix once, as eager does while it runs; "read" sums it up too, which eager does not.
 Models are `transformers` ViTs with random weights: time does not depend on the values.
 
-On Linux the script starts itself once more with glibc told to keep freed memory.  Otherwise each large tensor is mapped
-and faulted in afresh, which on a virtual machine can cost more than the arithmetic and buries every difference.  This
-favours eager attention, whose maps are the largest of these tensors.
+By default glibc maps each large tensor afresh and the system fills it with zeros page by page: what a user gets, and
+dear for eager's maps.  `--allocator kept` starts Python with glibc told to keep freed memory, which favours eager.
 """
 
 import argparse
@@ -46,7 +47,6 @@ class Row:
     depth: int
     plain: float
     ratios: dict[str, float]
-    eager: float | None
     kept: int
     maps: int
 
@@ -75,8 +75,13 @@ def variants(net: ViTModel, pixels: torch.Tensor, eager: bool) -> dict[str, Call
             net(pixels)
         return seen
 
+    def made() -> object:
+        for site in everything():
+            _ = site.weights  # one layer's matrix at a time
+        return None
+
     def read() -> object:
-        return [site.weights.sum() for site in everything()]  # one layer's matrix at a time
+        return [site.weights.sum() for site in everything()]
 
     def written() -> object:
         net.set_attn_implementation("eager")
@@ -85,8 +90,15 @@ def variants(net: ViTModel, pixels: torch.Tensor, eager: bool) -> dict[str, Call
         finally:
             net.set_attn_implementation("sdpa")
 
-    chosen = {"plain": plain, "class row": row, "plain again": plain, "all rows": everything, "all rows, read": read}
-    return chosen | ({"eager + maps": written} if eager else {})
+    chosen = {
+        "plain": plain,
+        "class row": row,
+        "plain again": plain,
+        "all rows": everything,
+        "made": made,
+        "read": read,
+    }
+    return chosen | ({"eager": written} if eager else {})
 
 
 def clock(run: Callable[[], object], device: str) -> float:
@@ -119,29 +131,27 @@ def measure(model: str, tokens: int, batch: int, rounds: int, device: str) -> Ro
     ratios = {name: statistics.median(a / b for a, b in zip(times[name], times["plain"], strict=True)) for name in runs}
     with sightline.record(net, queries=sightline.CLS) as seen:
         net(pixels)
-    eager = None
-    if "eager + maps" in times:
-        eager = statistics.median(a / b for a, b in zip(times["all rows, read"], times["eager + maps"], strict=True))
-    return Row(model, tokens, batch, depth, statistics.median(times["plain"]), ratios, eager, seen.bytes, maps)
+    return Row(model, tokens, batch, depth, statistics.median(times["plain"]), ratios, seen.bytes, maps)
 
 
 HEADER = (
-    "| model | tokens | batch | layers | plain forward, s | plain again | class row | all rows | all rows, read "
-    "| eager + maps | eager / class row | all rows read / eager | class rows kept | eager maps kept | share |\n"
+    "| model | tokens | batch | layers | rounds | plain forward, s | plain again | class row | all rows | made | read "
+    "| eager + maps | eager / class row | all rows / eager | made / eager | class rows kept | eager maps | share |\n"
     + "|---|"
-    + "---:|" * 14
+    + "---:|" * 17
 )
 
 
-def line(row: Row) -> str:
+def line(row: Row, rounds: int) -> str:
     r = row.ratios
-    eager = f"{r['eager + maps']:.2f}" if row.eager is not None else "not run"
-    faster = f"{r['eager + maps'] / r['class row']:.2f}" if row.eager is not None else "-"
-    against = f"{row.eager:.2f}" if row.eager is not None else "-"
+    against = ["not run", "-", "-", "-"]
+    if "eager" in r:
+        parts = r["eager"], r["eager"] / r["class row"], r["all rows"] / r["eager"], r["made"] / r["eager"]
+        against = [f"{part:.2f}" for part in parts]
     return (
-        f"| {row.model} | {row.tokens} | {row.batch} | {row.depth} | {row.plain:.3f} | {r['plain again']:.2f} | "
-        f"{r['class row']:.3f} | {r['all rows']:.2f} | {r['all rows, read']:.2f} | {eager} | {faster} | {against} | "
-        f"{row.kept / 1e6:.2f} MB | {row.maps / 1e6:.0f} MB | 1/{row.maps / row.kept:.0f} |"
+        f"| {row.model} | {row.tokens} | {row.batch} | {row.depth} | {rounds} | {row.plain:.3f} | "
+        f"{r['plain again']:.2f} | {r['class row']:.3f} | {r['all rows']:.2f} | {r['made']:.2f} | {r['read']:.2f} | "
+        f"{' | '.join(against)} | {row.kept / 1e6:.2f} MB | {row.maps / 1e6:.0f} MB | 1/{row.maps / row.kept:.0f} |"
     )
 
 
@@ -153,29 +163,47 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--allocator", default="default", choices=["default", "kept"])
+    parser.add_argument("--append", action="store_true", help="add lines to the table that is there")
     parser.add_argument("--out", type=Path, default=None)
     given = parser.parse_args()
+    use_allocator(given.allocator)
     torch.set_num_threads(given.threads)
-    what = torch.cuda.get_device_name() if given.device != "cpu" else f"{platform.machine()}, {given.threads} threads"
-    lines = [
-        f"torch {torch.__version__}, transformers {transformers_version}, {given.device} ({what}), float32, "
-        f"{given.rounds} rounds; times are relative to the plain SDPA forward of the same round.",
-        "",
-        HEADER,
-    ]
-    print("\n".join(lines), flush=True)
+    out = given.out or Path(__file__).parent / "results" / file_name(given.device, given.allocator)
+    out.parent.mkdir(exist_ok=True)
+    if not (given.append and out.exists()):
+        out.write_text(heading(given.device, given.threads, given.allocator) + HEADER + "\n", encoding="utf-8")
+    print(out.read_text("utf-8"), end="", flush=True)
     for tokens in given.tokens:
         for model in given.model:
             for batch in given.batch:
-                lines.append(line(measure(model, tokens, batch, given.rounds, given.device)))
-                print(lines[-1], flush=True)
+                text = line(measure(model, tokens, batch, given.rounds, given.device), given.rounds)
+                print(text, flush=True)
+                with out.open("a", encoding="utf-8") as file:
+                    file.write(text + "\n")
                 gc.collect()
-    out = given.out or Path(__file__).parent / "results" / f"lens-{given.device}.md"
-    out.parent.mkdir(exist_ok=True)
-    out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def file_name(device: str, allocator: str) -> str:
+    return f"lens-{device}{'' if allocator == 'default' else '-' + allocator}.md"
+
+
+def heading(device: str, threads: int, allocator: str) -> str:
+    what = torch.cuda.get_device_name() if device != "cpu" else f"{platform.machine()}, {threads} threads"
+    memory = {"default": "the system's allocator as it is", "kept": "glibc told to keep freed memory"}[allocator]
+    return (
+        f"torch {torch.__version__}, transformers {transformers_version}, {device} ({what}), float32, {memory}; "
+        "times are relative to the plain SDPA forward of the same round.\n\n"
+    )
+
+
+def use_allocator(choice: str) -> None:
+    """Starts Python once more where glibc's settings, which it reads when a program starts, are not those asked for."""
+    others = {name: value for name, value in os.environ.items() if name not in KEEP_MEMORY}
+    wanted = others | (KEEP_MEMORY if choice == "kept" else {})
+    if sys.platform == "linux" and wanted != dict(os.environ):
+        os.execve(sys.executable, [sys.executable, *sys.argv], wanted)
 
 
 if __name__ == "__main__":
-    if sys.platform == "linux" and "MALLOC_TRIM_THRESHOLD_" not in os.environ:
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | KEEP_MEMORY)
     main()

@@ -236,8 +236,11 @@ class Interceptor(TorchFunctionMode):
             call.mask = self._copy(mask)
             self.unsettled.append(call)
         else:
-            # copies: a KV cache is written to in place, and a view would keep the whole projection alive
-            call.query, call.key, call.mask = q.clone(), k.clone(), self._copy(mask)
+            # copies: a KV cache is written to in place, and a view would keep the whole projection alive;
+            # head by head, since a product would copy them so each time
+            layout = torch.contiguous_format
+            call.query, call.key = q.clone(memory_format=layout), k.clone(memory_format=layout)
+            call.mask = self._copy(mask)
         if self.plan.gradients and output is not None and v is not None:
             call.output, call.value = output, as_four(v).detach()
             self.kept += _bytes(output) + _bytes(v)
