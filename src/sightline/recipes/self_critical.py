@@ -75,14 +75,13 @@ class Recipe(show_attend_tell.Recipe):
     def training_step(self, batch: dict[str, Tensor], number: int) -> Tensor:
         features, draws, system = batch["features"], self.settings.draws, self.system
         truth = [[self.vocabulary.decode(row) for row in rows] for rows in batch["tokens"].tolist()]
-        system.eval()  # drawn without dropout, as they will be used
+        system.eval()  # without dropout, so that what is drawn is what is learned
         with torch.no_grad():
             step, state = system.decoder(features)
             rows = torch.arange(len(features), device=features.device).repeat_interleave(draws)
             state = tuple(part[rows] for part in state)
             blocked = (system.pad, system.start, system.unknown)
             drawn = sample(step, state, start=system.start, end=system.end, max_length=LONGEST, blocked=blocked)
-        system.train()
         said = [self.vocabulary.decode(row) for row in drawn.tokens.tolist()]
         rewards = self.reward(said, [one for one in truth for _ in range(draws)]).view(-1, draws)
         others = (rewards.sum(dim=1, keepdim=True) - rewards) / (draws - 1)
