@@ -66,7 +66,8 @@ def test_a_tiny_run_learns_to_say_what_it_sees(run: Path, things: Path) -> None:
     assert (card["encoder"], card["grid"]) == ("efficientnet_lite0", [7, 7])
     assert (run / "samples.png").stat().st_size > 1000
     again = evaluate(run / "weights", f"flickr8k:{things}")
-    assert again == pytest.approx(measured)
+    assert again["bleu4"] == pytest.approx(measured["bleu4"])
+    assert again["greedy"] == pytest.approx(measured["greedy"])
 
 
 def test_photographs_are_captioned_by_a_trained_folder(run: Path, things: Path) -> None:
@@ -100,7 +101,8 @@ def test_the_reward_is_higher_for_better_captions(things: Path) -> None:
     )
     truth = [data.words[0]] * 3
     worth = recipe.reward([truth[0][0], ["a", "green", "ball"], []], truth)
-    assert worth[0] > worth[1] > worth[2] == 0
+    assert worth[0] > worth[1] > worth[2]
+    assert abs(worth[2]) < 1e-6
     closed = self_critical._closed(torch.tensor([[5, 2, 2], [5, 6, 7]]), torch.tensor([2, 3]), recipe.system)
     assert closed.tolist() == [[1, 5, 2, 0], [1, 5, 6, 7]]
 

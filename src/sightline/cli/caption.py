@@ -84,19 +84,18 @@ def caption(
 
 def _caption(photograph: Path, opened: Any, folder: OutputFolder, asked: dict[str, Any]) -> Made:
     asked = asked | {"sha256": hashlib.sha256(photograph.read_bytes()).hexdigest()}
-    # a system without attention leaves the sentence alone
-    for suffixes in (SUFFIXES, SUFFIXES[:1]):
-        held = folder.held(photograph, suffixes)
-        if held is not None:
-            told = json.loads(held[0].read_text("utf-8"))
-            if told.get("asked") == asked:
-                return Made(photograph, told, kept=True)
-            break
+    held = folder.held(photograph, SUFFIXES)
+    alone = None if held else folder.held(photograph, SUFFIXES[:1])  # a system without attention leaves no picture
+    for files in (held, alone):
+        told = json.loads(files[0].read_text("utf-8")) if files else {}
+        if files and told.get("asked") == asked and (files is held or told["picture"] is None):
+            return Made(photograph, told, kept=True)
     from sightline.tasks.caption import caption as say
 
     said = say(photograph, system=opened, beam=asked["beam"])
     suffixes = SUFFIXES if said.attention is not None else SUFFIXES[:1]
-    paths = held if held is not None and len(held) == len(suffixes) else folder.names(photograph, suffixes)
+    mine = [files for files in (held, alone) if files and len(files) == len(suffixes)]
+    paths = mine[0] if mine else folder.names(photograph, suffixes)
     told = _told(photograph, said, paths, asked)
     paths[0].write_text(json.dumps(told, ensure_ascii=False, indent=1) + "\n", "utf-8")
     for path in paths[1:]:

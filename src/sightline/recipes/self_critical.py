@@ -48,7 +48,7 @@ __all__ = [
     "save_beside",
 ]
 
-TINY = {"steps": 10, "batch": 4, "save_every": 5, "average": 0.5, "precision": "32-true", "draws": 3}
+TINY = {"steps": 10, "batch": 4, "save_every": 5, "average": 0.5, "beam": 2, "precision": "32-true", "draws": 3}
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from sightline.systems.show_attend_tell import ShowAttendTell
 __all__ = ["agree", "describe", "draw_samples", "load_beside", "measure", "open_data", "read_batch", "save_beside"]
 
 HELD = "val_bleu4"
-TINY = {"steps": 60, "batch": 4, "rate": 5e-3, "save_every": 20, "average": 0.9, "beam": 2, "precision": "32-true"}
+TINY = {"steps": 200, "batch": 8, "rate": 5e-3, "save_every": 50, "average": 0.95, "beam": 2, "precision": "32-true"}
 TINY_SYSTEM = {"embedding": 32, "hidden": 48, "attention": 32, "dropout": 0.0}
 
 
