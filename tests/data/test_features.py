@@ -11,13 +11,18 @@ from torch import Tensor
 
 from sightline.data.captioned_features import CaptionedFeatures
 from sightline.data.captions import Captioned
-from sightline.data.features import Features, extract, squashed
+from sightline.data.features import Encode, Features, photographs, squashed
+from sightline.data.features import extract as extract_named
 from sightline.data.listed import Pictures
 
 
 def encode(pixels: Tensor) -> Tensor:
     """Two rows and three columns of mean colours."""
     return torch.nn.functional.adaptive_avg_pool2d(pixels.float(), (2, 3))
+
+
+def extract(paths: list[Path], encode: Encode, folder: Path, *, side: int, **more: object) -> Features:
+    return extract_named([path.name for path in paths], photographs(paths, side), encode, folder, side=side, **more)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from torch import Tensor
 from sightline.data.photographs import open_photograph
 
 Encode = Callable[[Tensor], Tensor]  # bytes (B, 3, S, S) -> grid (B, width, rows, columns)
+Read = Callable[[int, int], Tensor]  # numbers from, to -> bytes (B, 3, S, S)
 
 
 def squashed(picture: Image.Image, side: int) -> UInt8[Tensor, "3 {side} {side}"]:
@@ -68,8 +69,18 @@ class Features:
         return torch.from_numpy(np.stack([self.values[r, s] for r, s in zip(rows, sides, strict=True)])).float()
 
 
+def photographs(paths: Sequence[Path], side: int) -> Read:
+    """Gives a function that opens photographs number `first` to `last` as squares, for `extract`."""
+
+    def read(first: int, last: int) -> Tensor:
+        return torch.stack([squashed(open_photograph(path), side) for path in paths[first:last]])
+
+    return read
+
+
 def extract(
-    paths: Sequence[Path],
+    names: Sequence[str],
+    read: Read,
     encode: Encode,
     folder: str | Path,
     *,
@@ -79,15 +90,16 @@ def extract(
     batch: int = 32,
     tell: Callable[[int, int], None] = lambda done, of: None,
 ) -> Features:
-    """Computes and writes the features of `paths`, going on where an earlier call was stopped.
+    """Computes and writes the features of the named pictures, going on where an earlier call was stopped.
 
-    `encode` turns bytes (B, 3, side, side) into grids (B, width, rows, columns); `encoder` is its name, kept beside
-    the features. Raises ValueError where the folder holds features of other photographs, sizes or encoder.
+    `read` gives the pictures as bytes (see `photographs`), `encode` turns bytes (B, 3, side, side) into grids (B,
+    width, rows, columns); `encoder` is its name, kept beside the features. Raises ValueError where the folder holds
+    features of other pictures, sizes or encoder.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     about_file, values_file = folder / "features.json", folder / "features.bin"
-    about: dict[str, Any] = {"encoder": encoder, "side": side, "mirrored": mirrored, "names": [p.name for p in paths]}
+    about: dict[str, Any] = {"encoder": encoder, "side": side, "mirrored": mirrored, "names": list(names)}
     done = 0
     if about_file.is_file():
         earlier = json.loads(about_file.read_text("utf-8"))
@@ -96,8 +108,8 @@ def extract(
             raise ValueError(f"{folder} holds features with another {' and '.join(other)}: give another folder")
         about, done = earlier, earlier["done"]
     with values_file.open("r+b" if values_file.exists() else "w+b") as file:
-        for first in range(done, len(paths), batch):
-            pixels = torch.stack([squashed(open_photograph(path), side) for path in paths[first : first + batch]])
+        for first in range(done, len(names), batch):
+            pixels = read(first, min(first + batch, len(names)))
             with torch.no_grad():
                 grids = [encode(pixels)] + ([encode(pixels.flip(3))] if mirrored else [])
             about["width"], about["rows"], about["columns"] = (int(n) for n in grids[0].shape[1:])
@@ -105,9 +117,9 @@ def extract(
             file.seek(first * block[0].nbytes)
             file.write(np.ascontiguousarray(block).tobytes())
             file.flush()
-            about["done"] = min(first + batch, len(paths))
+            about["done"] = min(first + batch, len(names))
             beside = folder / "features.json.part"
             beside.write_text(json.dumps(about), "utf-8")
             beside.replace(about_file)
-            tell(about["done"], len(paths))
+            tell(about["done"], len(names))
     return Features(folder)

@@ -8,7 +8,17 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, get_type_hints
 
-NAMES = ("vit", "vit_control", "ram", "ram_control", "show_and_tell", "show_attend_tell", "self_critical", "seq2seq")
+NAMES = (
+    "vit",
+    "vit_control",
+    "ram",
+    "ram_control",
+    "show_and_tell",
+    "show_attend_tell",
+    "self_critical",
+    "world_captions",
+    "seq2seq",
+)
 ALONE = {"devices": 1, "nodes": 1, "strategy": "ddp"}
 
 

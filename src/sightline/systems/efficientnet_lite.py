@@ -117,12 +117,14 @@ class EfficientNetLite(nn.Module, PyTorchModelHubMixin):
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(1280, classes) if classes else nn.Identity()
 
-    def grid(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 1280 rows columns"]:
-        """Gives the features of each cell of 32 x 32 pixels."""
+    def grid(
+        self, images: Float[Tensor, "batch 3 height width"], blocks: int | None = None
+    ) -> Float[Tensor, "batch channels rows columns"]:
+        """Gives the 1280 features of each cell of 32 x 32 pixels, or what comes out of the first `blocks` blocks."""
         images = self.stem(images)
-        for block in self.blocks:
+        for block in self.blocks[:blocks]:
             images = block(images)
-        return self.top(images)
+        return self.top(images) if blocks is None else images
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch classes"]:
         """Gives the logits; without classes the mean feature."""

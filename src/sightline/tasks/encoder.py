@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sightline.checkpoints.bundled import bundled, bundled_names
-from sightline.data.features import Features, extract
+from sightline.data.features import Features, Read, extract, photographs
+from sightline.data.scenes import Scenes
 from sightline.systems.efficientnet_lite import EfficientNetLite, normalised
 
 DEFAULT = "efficientnet_lite0"
@@ -24,14 +26,15 @@ class Encoder:
     name: str
     network: nn.Module
     side: int
-    mean: tuple[float, ...]
-    deviation: tuple[float, ...]
+    mean: tuple[float, ...] = ()
+    deviation: tuple[float, ...] = ()
+    blocks: int | None = None
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor) -> Tensor:
         """Gives the grid; one or more tokens before the patches (class, registers) are left out."""
         if isinstance(self.network, EfficientNetLite):
-            return self.network.grid(normalised(pixels).contiguous(memory_format=torch.channels_last))
+            return self.network.grid(normalised(pixels).contiguous(memory_format=torch.channels_last), self.blocks)
         mean, deviation = (torch.tensor(one)[:, None, None] for one in (self.mean, self.deviation))
         hidden = self.network(pixel_values=(pixels.float() / 255 - mean) / deviation).last_hidden_state
         if hidden.ndim == 4:
@@ -43,15 +46,17 @@ class Encoder:
 def open_encoder(name: str = DEFAULT, side: int | None = None) -> Encoder:
     """Opens bundled weights (efficientnet_lite0), or any image backbone of transformers by folder or hub id.
 
-    `side` is the side of the pictures it is given (default: that of its training).  Raises ValueError for a name that
-    is neither, and for a backbone without a grid.
+    "efficientnet_lite0:11" stops after the eleventh block, whose cells are half as wide.  `side` is the side of the
+    pictures it is given (default: that of its training).  Raises ValueError for a name that is neither, and for a
+    backbone without a grid.
     """
-    if name in bundled_names():
-        network = bundled(name)
-        if not isinstance(network, EfficientNetLite):
-            raise ValueError(f"the bundled {name!r} is no encoder of photographs; take {DEFAULT!r} or a hub id")
+    first, _, blocks = name.partition(":")
+    if first in bundled_names():
+        network = bundled(first)
+        if not isinstance(network, EfficientNetLite) or (blocks and not blocks.isdecimal()):
+            raise ValueError(f"{name!r} is no bundled encoder; take {DEFAULT!r}, {DEFAULT + ':11'!r} or a hub id")
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return Encoder(name, network, side or network.image_size, (), ())
+        return Encoder(name, network, side or network.image_size, blocks=int(blocks) if blocks else None)
     from transformers import AutoImageProcessor, AutoModel
 
     try:
@@ -76,7 +81,24 @@ def cached_features(
 ) -> Features:
     """Gives the features of photographs, computed on the first call and read from `cache()` on the later ones."""
     opened = open_encoder(encoder, side)
-    names = "\n".join(str(path.resolve()) for path in paths)
-    key = f"{encoder.replace('/', '--')}-{opened.side}-{sha1(names.encode()).hexdigest()[:12]}"
+    told = "\n".join(str(path.resolve()) for path in paths)
+    return _cached([path.name for path in paths], photographs(paths, opened.side), opened, told, mirrored)
+
+
+def cached_scenes(scenes: Scenes, encoder: str = DEFAULT, *, side: int | None = None) -> Features:
+    """Gives the features of generated scenes, enlarged to the encoder's side; named by their numbers."""
+    opened = open_encoder(encoder, side)
+
+    def read(first: int, last: int) -> Tensor:
+        pictures = scenes.images(range(first, last)).float()
+        larger = F.interpolate(pictures, (opened.side, opened.side), mode="bicubic", antialias=True)
+        return larger.round().clamp(0, 255).to(torch.uint8)
+
+    told = f"scenes {scenes.seed} {scenes.split.name} {scenes.size} {scenes.objects} {len(scenes)}"
+    return _cached([str(number) for number in range(len(scenes))], read, opened, told, False)
+
+
+def _cached(names: Sequence[str], read: Read, opened: Encoder, told: str, mirrored: bool) -> Features:
+    key = f"{opened.name.replace('/', '--')}-{opened.side}-{sha1(told.encode()).hexdigest()[:12]}"
     folder = cache() / "features" / (key + ("-mirrored" if mirrored else ""))
-    return extract(paths, opened, folder, side=opened.side, encoder=encoder, mirrored=mirrored)
+    return extract(names, read, opened, folder, side=opened.side, encoder=opened.name, mirrored=mirrored)
