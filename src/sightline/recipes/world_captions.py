@@ -3,10 +3,10 @@
 data      scenes:COUNT[#ENCODER], COUNT scenes for training and an eighth as many others held out; the frozen encoder is
           efficientnet_lite0:11 (cells of 16 x 16 pixels of 224) where none is named
 system    systems/show_attend_tell.py, as on photographs
-measure   greedy captions of all held-out scenes: how many name everything rightly and in order, how many words of things
-          are right at their place; the same captions held against other scenes; and, of the true captions read word
-          by word, how often the peak of the attention lies in the box of what the word speaks of, beside what an even
-          map, the middle of the picture and random maps score
+measure   greedy captions of all held-out scenes: how many name everything rightly and in order, how many words of
+          things are right at their place; the same captions held against other scenes; and, of the true captions read
+          word by word, how often the peak of the attention lies in the box of what the word speaks of, beside what an
+          even map, the middle of the picture and random maps score
 """
 
 from dataclasses import dataclass
