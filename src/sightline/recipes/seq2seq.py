@@ -5,7 +5,7 @@ system    systems/seq2seq.py, small by default: one table of 4000 pieces for sou
 objective cross-entropy of the next piece with smoothed labels, teacher forced
 schedule  Adam, linear warm-up, cosine to zero; batches of sentences of similar length
 kept      the moving average of the weights
-control   attention=none with a wider decoder of as many parameters: decoder=443 has what attention=additive and
+control   attention=none with a wider decoder of as many parameters: decoder=446 has what attention=additive and
           decoder=384 have (a test counts them)
 """
 

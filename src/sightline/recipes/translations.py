@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from sightline.data.multi30k import open_multi30k
@@ -80,8 +81,9 @@ def read_batch(data: Pairs, indices: np.ndarray, recipe: Any) -> dict[str, Tenso
     pieces: Subwords = recipe.pieces
     sources = pieces.encode_all([data.source[int(i)] for i in indices])
     targets = pieces.encode_all([data.target[int(i)] for i in indices])
-    source, lengths = padded([[*row, pieces.end] for row in sources])
-    target, _ = padded([[pieces.start, *row, pieces.end] for row in targets])
+    source, lengths = padded([[*row, pieces.end] for row in sources], multiple=4)
+    target, _ = padded([[*row, pieces.end] for row in targets], multiple=4)
+    target = torch.nn.functional.pad(target, (1, 0), value=pieces.start)
     return {"source": source, "lengths": lengths, "target": target}
 
 

@@ -104,7 +104,7 @@ def translate(text: str, *, system: Any = None, beam: int = 5, length_penalty: f
     """Translates one sentence; the bundled "seq2seq" knows captions of photographs, German to English.
 
     `beam=1` is greedy. Raises `TranslationError` for an empty sentence, for one without a single known character, for
-    more pieces than 400, and for an unusable system.
+    more than 400 pieces, and for an unusable system.
     """
     return translate_all([text], system=system, beam=beam, length_penalty=length_penalty)[0]
 
@@ -145,10 +145,17 @@ def read_sentence(text: str, pieces: Subwords) -> list[int]:
     return [*numbers, pieces.end]
 
 
-def padded(rows: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """Gives rows of numbers as (rows, longest), padded by 0, and their lengths."""
+def padded(
+    rows: Sequence[Sequence[int]], device: torch.device | str = "cpu", multiple: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Gives rows of numbers as (rows, longest), padded by 0, and their lengths.
+
+    The padded length is a multiple of `multiple`: few different shapes are quick in bfloat16, whose kernels are made
+    for each shape.
+    """
     lengths = torch.tensor([len(row) for row in rows])
-    table = torch.zeros(len(rows), int(lengths.max()), dtype=torch.long)
+    longest = -(-int(lengths.max()) // multiple) * multiple
+    table = torch.zeros(len(rows), longest, dtype=torch.long)
     for place, row in enumerate(rows):
         table[place, : len(row)] = torch.tensor(row)
     return table.to(device), lengths.to(device)
@@ -165,16 +172,22 @@ def search(
 ) -> list[tuple[list[int], float]]:
     """Finds the best target of each source by beam search (greedily for `beam=1`), with its mean log-probability."""
     device = next(model.parameters()).device
-    order = sorted(range(len(sources)), key=lambda place: len(sources[place]))
+    # one limit for lengths 1-8, 9-16, …, so that what is found does not depend on what else is in the batch
+    groups: dict[int, list[int]] = {}
+    for place, source in enumerate(sources):
+        groups.setdefault(-(-len(source) // 8), []).append(place)
+    batches = [
+        (16 * eighths + 10, places[first : first + batch])
+        for eighths, places in groups.items()
+        for first in range(0, len(places), batch)
+    ]
     found: dict[int, tuple[list[int], float]] = {}
     blocked = (pieces.pad, pieces.start, pieces.unknown)
     common: dict[str, Any] = {"start": pieces.start, "end": pieces.end, "blocked": blocked}
     with evaluating(model), torch.no_grad():
-        for first in range(0, len(order), batch):
-            chosen = order[first : first + batch]
+        for most, chosen in batches:
             table, lengths = padded([sources[place] for place in chosen], device)
             step, state = model.steps(table, lengths)
-            most = 2 * int(lengths.max()) + 10
             if beam == 1:
                 best = greedy(step, state, max_length=most, **common)
                 means = best.scores / best.lengths
