@@ -460,6 +460,56 @@ def test_kept_operands_do_not_follow_a_cache_that_is_overwritten():
     torch.testing.assert_close(seen[0].weights, eager(x, x, x)[0], atol=1e-6, rtol=0)
 
 
+class Reused(nn.Module):
+    """Attends from buffers that it overwrites at once, as hand-written inference code does."""
+
+    def __init__(self):
+        super().__init__()
+        self.keys = []
+
+    def forward(self, query, key, value, mask):
+        query, key, mask = query.clone(), key.clone(), mask.clone()
+        self.keys.append(weakref.ref(key))
+        output = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=0.3)
+        for buffer in (query, key, mask):
+            buffer.zero_()
+        return output
+
+
+@pytest.mark.parametrize("queries", [0, None])
+@pytest.mark.parametrize("inference", [False, True])
+def test_what_is_overwritten_after_the_call_is_recorded_as_it_was(queries, inference):
+    query, key, value = operands(queries=40, keys=40)
+    mask = torch.where(torch.rand(40, 40) > 0.5, 0.0, -2.0)
+    model = Reused()
+    with torch.inference_mode(inference), sightline.record(model, queries=queries) as seen:
+        for _ in range(2):
+            model(query, key, value, mask)
+        gc.collect()
+        assert not any(key() is not None for key in model.keys)  # O(rows x keys): the keys themselves are let go
+    weights, _ = eager(query, key, value, mask, scale=0.3)
+    for site in seen:
+        torch.testing.assert_close(site.weights, weights[:, :, :1] if queries == 0 else weights, atol=1e-6, rtol=0)
+        assert site.calls[0].nbytes() == site.weights.numel() * 4 or queries is None
+
+
+class FeedForward(nn.Module):
+    """Named as something that never attends; it does."""
+
+    def forward(self, x):
+        return F.scaled_dot_product_attention(x, x, x)
+
+
+def test_attention_in_a_part_of_another_name_belongs_to_the_module_around_it():
+    inner = nn.ModuleDict({"layers": nn.ModuleList([nn.Sequential(FeedForward())])})
+    model = nn.ModuleDict({"tower": inner})
+    model.forward = lambda x: inner["layers"][0](x)
+    x = torch.randn(2, HEADS, 5, WIDTH)
+    seen, _ = recorded(model, x)
+    assert [site.path for site in seen] == ["tower.layers.0"]
+    torch.testing.assert_close(seen[0].weights, eager(x, x, x)[0], atol=1e-6, rtol=0)
+
+
 def test_survey_tells_costs_and_holds_nothing():
     model, x = Stack().eval(), torch.randn(2, 300, 32)
     survey = sightline.survey(model, x)
