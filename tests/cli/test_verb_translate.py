@@ -1,0 +1,122 @@
+"""`sightline translate` through the shell: sentences, files, JSON, resuming, bad input."""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import sightline.cli.translate as verb
+from sightline.cli.main import run
+from sightline.data.subwords import Subwords
+from sightline.data.transduction import Transduction
+from sightline.systems.seq2seq import Seq2Seq
+from sightline.tasks.translate import PIECES, translate
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("toy")
+    pieces = Subwords.build(Transduction("copy", 50).source, size=70)
+    torch.manual_seed(0)
+    Seq2Seq(source_words=len(pieces), target_words=len(pieces), embedding=12, encoder=8, decoder=16).save_pretrained(
+        folder
+    )
+    pieces.save(folder / PIECES)
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_for_persons(home: Path, toy: Path, capsys: Captured) -> None:
+    assert run(["translate", "a b c", "d e", "-s", str(toy)]) == 0
+    assert capsys.readouterr().out.splitlines() == [translate(t, system=toy).text for t in ("a b c", "d e")]
+
+
+def test_for_machines_with_pictures_and_a_bad_sentence(home: Path, toy: Path, capsys: Captured) -> None:
+    assert run(["translate", "a b c", "", "-s", str(toy), "--json", "--out", "looks"]) == 2
+    captured = capsys.readouterr()
+    answer = json.loads(captured.out)
+    assert captured.err.count("\n") == 1
+    (result,) = answer["results"]
+    found = translate("a b c", system=toy)
+    assert (result["text"], result["source"]) == (found.text, "a b c")
+    assert [one["word"] for one in result["alignment"]] == found.text.split()
+    assert Path(result["picture"]).read_bytes()[:4] == b"\x89PNG"
+    assert "<html" in Path(result["page"]).read_text(encoding="utf-8")
+    assert answer["failures"][0]["error"].startswith("the sentence is empty")
+
+
+def test_files_keep_their_lines_and_empty_ones_are_told(home: Path, toy: Path, capsys: Captured) -> None:
+    (home / "text.de").write_text("a b\n\nc d e\n", encoding="utf-8")
+    assert run(["translate", "--file", "text.de", "-s", str(toy), "--beam", "2"]) == 2
+    captured = capsys.readouterr()
+    first, empty, last = captured.out.removesuffix("\n").split("\n")
+    assert (first, empty) == (translate("a b", system=toy, beam=2).text, "")
+    assert last == translate("c d e", system=toy, beam=2).text
+    assert "line 2" in captured.err
+
+
+def test_a_file_that_was_cut_off_goes_on_where_it_stopped(
+    home: Path, toy: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verb, "CHUNK", 2)
+    texts = ["a b", "c", "d e f", "g g", "a"]
+    (home / "text.de").write_text("\n".join(texts), encoding="utf-8")
+    command = ["translate", "-f", "text.de", "-s", str(toy), "-o", "done", "--json"]
+    assert run(command) == 0
+    whole = json.loads(capsys.readouterr().out)["results"][0]
+    assert whole["resumed"] == 0
+    ledgered = home / "done" / "text.translated.jsonl"
+    translation = (home / "done" / "text.translated.txt").read_text(encoding="utf-8")
+    assert translation.split("\n")[:-1] == [translate(t, system=toy).text for t in texts]
+
+    def written(path: Path, lines: list[str]) -> None:
+        folder = verb.OutputFolder(home / "done")
+        path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        folder.wrote(path, home / "text.de")
+
+    lines = ledgered.read_text(encoding="utf-8").split("\n")[:-1]
+    written(ledgered, lines[:2])
+    assert run(command) == 0
+    again = json.loads(capsys.readouterr().out)["results"][0]
+    assert again["resumed"] == 2
+    assert (home / "done" / "text.translated.txt").read_text(encoding="utf-8") == translation
+    assert run([*command, "--beam", "1"]) == 0
+    assert json.loads(capsys.readouterr().out)["results"][0]["resumed"] == 0, "another search begins anew"
+
+
+def test_standard_input(home: Path, toy: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a b\nc\n")))
+    assert run(["translate", "-f", "-", "-s", str(toy)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "needs at least one SENTENCE"),
+        (["a", "-s", "nowhere"], "no translator 'nowhere'"),
+        (["-f", "absent.txt"], "absent.txt: cannot be read"),
+        (["-f", "empty.txt"], "empty.txt: holds no sentence"),
+        (["-f", "binary"], "binary: is no text in UTF-8"),
+        (["-f", "."], "cannot be read"),
+        (["a", "--beam", "0"], "beam"),
+    ],
+)
+def test_wrong_use_is_one_line_and_code_2(home: Path, arguments: list[str], told: str, capsys: Captured) -> None:
+    (home / "empty.txt").write_text("\n \n", encoding="utf-8")
+    (home / "binary").write_bytes(b"\xff\xfe\x00")
+    assert run(["translate", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert told in captured.err
