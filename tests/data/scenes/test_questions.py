@@ -67,28 +67,28 @@ def is_pointed(seen, question: str, thing: int) -> bool | None:
 def test_telling_questions_have_one_right_choice(split: str, see) -> None:
     scenes = Scenes(seed=3, split=split, objects=(2, 8))
     asked: Counter[str] = Counter()
-    for i in range(90):
+    for i in range(60):
         seen = see(scenes.scene(i))
         for q in scenes.questions(i):
             assert len(q.choices) == 4 == len({str(choice) for choice in q.choices})
             truths = [is_true(seen, str(q.text), str(choice)) for choice in q.choices]
             assert truths == [k == q.right for k in range(4)], f"scene {i}: {q.text} {[str(c) for c in q.choices]}"
             asked[q.asked] += 1
-    assert min(asked[kind] for kind in ("color", "make", "relation", "place", "number", "distance")) > 25
+    assert min(asked[kind] for kind in ("color", "make", "relation", "place", "number", "distance")) > 15
 
 
 @pytest.mark.parametrize("split", ["train", "test-kinds"])
 def test_pointing_questions_have_one_right_choice(split: str, see) -> None:
     scenes = Scenes(seed=4, split=split, objects=(4, 8))
     asked: Counter[str] = Counter()
-    for i in range(90):
+    for i in range(60):
         seen = see(scenes.scene(i))
         for q in scenes.pointing(i):
             assert len(set(q.choices)) == 4
             truths = [is_pointed(seen, str(q.text), thing) for thing in q.choices]
             assert truths == [k == q.right for k in range(4)], f"scene {i}: {q.text} {q.choices}"
             asked[q.asked] += 1
-    assert min(asked[kind] for kind in ("name", "relation", "distance", "color", "shape")) > 12
+    assert min(asked[kind] for kind in ("name", "relation", "distance", "color", "shape")) > 8
 
 
 def test_the_evaluator_can_say_no(see) -> None:
@@ -112,7 +112,7 @@ def test_the_right_choice_is_anywhere() -> None:
 def test_numbers_cannot_be_guessed_from_their_rank() -> None:
     scenes = Scenes(seed=1, objects=(3, 6))
     ranks: Counter[int] = Counter()
-    for i in range(90):
+    for i in range(60):
         for q in scenes.questions(i):
             if q.asked == "number":
                 ranks[sorted(NUMBERS.index(str(c)) for c in q.choices).index(NUMBERS.index(str(q.answer)))] += 1
@@ -121,7 +121,7 @@ def test_numbers_cannot_be_guessed_from_their_rank() -> None:
 
 def test_words_and_answers_are_tied_to_things(see) -> None:
     scenes = Scenes(seed=5, objects=(4, 7))
-    for i in range(60):
+    for i in range(30):
         scene = scenes.scene(i)
         for q in scenes.questions(i):
             for sentence in (q.text, q.answer):

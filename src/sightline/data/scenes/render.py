@@ -191,14 +191,15 @@ def _ground(pack: Pack, grid: Grid, owner: Tensor, light: Tensor) -> Tensor:
 
 
 def _settle(pack: Pack, grid: Grid, seen: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:
-    """For every pixel the thing that most of its rays end on (things before ground in a tie), and its depth."""
+    """For every pixel the thing that most of its rays end on, and its depth; in a tie things before ground, near ones
+    before far ones."""
     owners, depths = owner.view(-1, RAYS), seen.view(-1, RAYS)
     best, depth = owners[:, 0].clone(), depths[:, 0].clone()
     mixed = (owners != owners[:, :1]).any(1).nonzero().squeeze(1)
     if len(mixed):
-        some = owners[mixed]
-        votes = (some[:, :, None] == some[:, None]).sum(2) * 2 + (some >= 0)
+        some, far = owners[mixed], depths[mixed]
+        votes = (some[:, :, None] == some[:, None]).sum(2) * 2 + (some >= 0) - 1e-4 * far.clamp_max(1e3)
         chosen = votes.argmax(1, keepdim=True)
-        best[mixed], depth[mixed] = some.gather(1, chosen).squeeze(1), depths[mixed].gather(1, chosen).squeeze(1)
+        best[mixed], depth[mixed] = some.gather(1, chosen).squeeze(1), far.gather(1, chosen).squeeze(1)
     image = torch.arange(pack.scenes).repeat_interleave(grid.height * grid.width)
     return torch.where(best >= 0, best - pack.first[image], -1), depth
