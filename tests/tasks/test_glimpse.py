@@ -159,3 +159,25 @@ def test_bad_input(model: RAM) -> None:
         glimpse(drawing(), system=model, copies=0)
     with pytest.raises(PhotographError, match="no such file"):
         glimpse("no-such-digit.png", system=model)
+
+
+def test_the_bundled_weights_are_as_good_as_their_card_says(shared: Path) -> None:
+    from sightline.checkpoints.bundled import bundled, bundled_card
+    from sightline.data.canvas import open_canvases
+
+    card, network = bundled_card("ram"), bundled("ram")
+    assert isinstance(network, RAM)
+    assert sum(p.numel() for p in network.parameters()) == card["parameters"]
+    data = open_canvases(f"mnist:{shared / 'data' / 'mnist'}", "test")
+    images, labels = normalised(data.digits[::5, None]), data.labels[::5]
+    torch.manual_seed(0)
+    wrong = (network.predict(images, 10).argmax(dim=1) != labels).double().mean().item()
+    # four standard deviations of a share of 2,000
+    assert abs(wrong - card["measured"]["error"]) < 0.007
+
+
+def test_the_bundled_weights_read_a_drawing() -> None:
+    for dark in (True, False):
+        found = sightline.glimpse(drawing(dark, shade=0.4, noise=5.0))
+        assert found.label == "7"
+        assert found.system == "ram"

@@ -15,7 +15,8 @@ differs   Follows the public PyTorch code kevinzakka/recurrent-visual-attention,
           one linear map of the paper and of the shipped weights).  The place drawn after the last glimpse, which
           nothing reads, takes no part in the loss.
 recipe    recipes/ram.py, its controls recipes/ram_control.py
-error     see the card of the bundled weights
+error     0.58 % on MNIST, ten paths averaged as published (a single path: 1.6 %), six glimpses of 8 x 8, 36 minutes of
+          a shared CPU core; the same weights along ten random paths: 1.71 % (the card of the weights has more)
 """
 
 from typing import NamedTuple
