@@ -4,8 +4,8 @@
     python benchmarks/ram.py --sizes 60 100 --rounds 20
 
 RAM is the paper's model for cluttered canvases (six glimpses of 12 x 12 at three scales), the controls are those of
-recipes/ram_control.py, which must read every pixel: their first fully connected layer is as wide as the canvas.  The weights
-are random, as time does not depend on them.
+recipes/ram_control.py, which must read every pixel: their first fully connected layer is as wide as the canvas.
+The weights are random, as time does not depend on them.
 
 Multiply-adds of the layers are counted by torch itself, for one canvas; those of the retina's averaging (one for each
 pixel of a coarse window) are added.  Time is processor time of one thread for a batch, divided by the batch, the median

@@ -12,7 +12,7 @@ measure   the official test part: error of ten paths averaged (as published), of
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning
 import numpy as np
@@ -70,7 +70,8 @@ class Recipe(lightning.LightningModule):
 
     def __init__(self, system: nn.Module, settings: Settings, data: Canvases | None) -> None:
         super().__init__()
-        self.system, self.settings, self.canvases = system, settings, data
+        # Any: RAM or a control, which nn.Module does not tell apart from tensors
+        self.system, self.settings, self.canvases = cast(Any, system), settings, data
 
     @property
     def kept(self) -> nn.Module:
@@ -139,6 +140,6 @@ def draw_samples(recipe: Any, data: Canvases, path: Path) -> None:
     reading = system(images) if isinstance(system, RAM) else None
     answers = (reading.log_probs if reading else system.predict(images, 1)).argmax(dim=1).tolist()
     places = reading.places if reading else torch.zeros(len(images), 0, 2)
-    sizes = {name: getattr(system, name, 1) for name in ("patch", "scales", "factor")}
+    sizes: dict[str, Any] = {name: getattr(system, name, 1) for name in ("patch", "scales", "factor")}
     paths = [GlimpsePath(image.numpy(), way, **sizes) for image, way in zip(batch["images"][:, 0], places, strict=True)]
     draw_paths(paths, [f"{one} (is {truth})" for one, truth in zip(answers, batch["labels"], strict=True)]).save(path)
