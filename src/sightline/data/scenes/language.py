@@ -60,6 +60,7 @@ _EMPTY = frozenset(("a", "the", "of", "in", "into", "on", "to", "is", "are", "an
 
 
 def plural(count: int, noun: str) -> str:
+    """The noun as it follows a number."""
     return noun if count == 1 else noun + "s"
 
 
