@@ -97,11 +97,12 @@ def _caption(photograph: Path, opened: Any, folder: OutputFolder, asked: dict[st
     mine = [files for files in (held, alone) if files and len(files) == len(suffixes)]
     paths = mine[0] if mine else folder.names(photograph, suffixes)
     told = _told(photograph, said, paths, asked)
-    paths[0].write_text(json.dumps(told, ensure_ascii=False, indent=1) + "\n", "utf-8")
     for path in paths[1:]:
         said.save(path)
-    for path in paths:
         folder.wrote(path, photograph)
+    # last, since its presence says that the others are complete
+    paths[0].write_text(json.dumps(told, ensure_ascii=False, indent=1) + "\n", "utf-8")
+    folder.wrote(paths[0], photograph)
     return Made(photograph, told)
 
 

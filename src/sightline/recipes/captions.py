@@ -35,14 +35,14 @@ def open_data(spec: str, split: str) -> CaptionedFeatures:
     return CaptionedFeatures(captioned, features, longest=LONGEST)
 
 
-def agree(train: CaptionedFeatures, held: CaptionedFeatures) -> None:
+def agree(train: Any, held: Any) -> None:
     """Gives the held-out part the vocabulary of training; ValueError for features of two widths."""
     if train.width != held.width:
         raise ValueError(f"features of {train.width} and {held.width} channels")
     held.vocabulary = train.vocabulary
 
 
-def read_batch(data: CaptionedFeatures, indices: np.ndarray, recipe: Any) -> dict[str, Tensor]:
+def read_batch(data: Any, indices: np.ndarray, recipe: Any) -> dict[str, Tensor]:
     """Reads the features and captions of photographs, in the words of the recipe."""
     data.vocabulary = recipe.vocabulary
     return data.batch(indices)
@@ -99,7 +99,7 @@ def measure(recipe: Any, data: CaptionedFeatures) -> dict[str, Any]:
     }
 
 
-def describe(recipe: Any, data: CaptionedFeatures) -> dict[str, Any]:
+def describe(recipe: Any, data: Any) -> dict[str, Any]:
     """Gives what the card says of encoder and words."""
     about = data.features.about
     return {

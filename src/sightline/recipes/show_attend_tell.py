@@ -67,10 +67,10 @@ def build(data: CaptionedFeatures | None, **sizes: Any) -> ShowAttendTell:
 class Recipe(lightning.LightningModule):
     """Trains a captioner with `loss(batch, smoothing)` and `decoder(features)`; keeps the average of its weights."""
 
-    def __init__(self, system: Any, settings: Settings, data: CaptionedFeatures | None) -> None:
+    def __init__(self, system: Any, settings: Settings, data: Any) -> None:
         super().__init__()
         self.system, self.settings = system, settings
-        self.vocabulary = data.vocabulary if data else None
+        self.vocabulary: Any = data.vocabulary if data else None
 
         def decayed(average: Tensor, new: Tensor, count: Tensor | int) -> Tensor:
             # a short memory at first, or the average would long remember the random start
