@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import SupportsInt
 
 SPECIAL: tuple[str, ...] = ("<pad>", "<start>", "<end>", "<unk>")
 
@@ -93,7 +94,7 @@ class Vocabulary:
         """Gives the numbers of the tokens; unknown ones are 3.  Start and end are not added."""
         return [self._number.get(token, self.unknown) for token in tokens]
 
-    def decode(self, ids: Iterable[int]) -> list[str]:
+    def decode(self, ids: Iterable[SupportsInt]) -> list[str]:
         """Gives the words up to the first `<end>`, without `<start>` and `<pad>`.
 
         Takes numbers or a tensor of one dimension.  Raises ValueError for a number that is no word's.
