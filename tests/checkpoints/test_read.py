@@ -80,8 +80,8 @@ def test_files_cut_short_or_altered_are_one_clear_line(tmp_path: Path, how: str,
     assert "\n" not in message
     for name, value in state.items():
         assert value.shape == STATE[name].shape
-        # safetensors has no checksum, so noise that fills the file to its old length is read as numbers
-        assert torch.equal(value, STATE[name]) or (how == "safetensors" and noise)
+        # these two have no checksum, so noise that fills the file to its old length is read as numbers
+        assert torch.equal(value, STATE[name]) or (how in ("safetensors", "old torch") and noise)
 
 
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
