@@ -114,13 +114,14 @@ def clock(run: Callable[[], object], device: str) -> float:
 
 
 @torch.no_grad()
-def measure(model: str, tokens: int, batch: int, rounds: int, device: str) -> Row:
+def measure(model: str, tokens: int, batch: int, rounds: int, device: str, only: list[str]) -> Row:
     _, heads, _ = SIZES[model]
     depth = 12 if tokens < 3000 else 3 if batch == 1 else 1  # ratios do not depend on depth; this keeps a pass short
     net = build(model, tokens, depth, device)
     pixels = torch.randn(batch, 3, net.config.image_size, net.config.image_size, device=device)
     maps = depth * batch * heads * tokens * tokens * 4
     runs = variants(net, pixels, maps <= EAGER_LIMIT)
+    runs = {name: run for name, run in runs.items() if name == "plain" or not only or name in only}
     times: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(rounds + 1):  # the first round warms up
         order = list(runs.items())
@@ -143,14 +144,15 @@ HEADER = (
 
 
 def line(row: Row, rounds: int) -> str:
-    r = row.ratios
-    against = ["not run", "-", "-", "-"]
-    if "eager" in r:
-        parts = r["eager"], r["eager"] / r["class row"], r["all rows"] / r["eager"], r["made"] / r["eager"]
-        against = [f"{part:.2f}" for part in parts]
+    def cell(name: str, beside: str = "") -> str:
+        if name not in row.ratios or (beside and beside not in row.ratios):
+            return "not run"
+        return f"{row.ratios[name] / row.ratios.get(beside, 1.0):.{3 if name == 'class row' else 2}f}"
+
+    against = [cell("eager"), cell("eager", "class row"), cell("all rows", "eager"), cell("made", "eager")]
     return (
         f"| {row.model} | {row.tokens} | {row.batch} | {row.depth} | {rounds} | {row.plain:.3f} | "
-        f"{r['plain again']:.2f} | {r['class row']:.3f} | {r['all rows']:.2f} | {r['made']:.2f} | {r['read']:.2f} | "
+        f"{cell('plain again')} | {cell('class row')} | {cell('all rows')} | {cell('made')} | {cell('read')} | "
         f"{' | '.join(against)} | {row.kept / 1e6:.2f} MB | {row.maps / 1e6:.0f} MB | 1/{row.maps / row.kept:.0f} |"
     )
 
@@ -164,6 +166,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--allocator", default="default", choices=["default", "kept"])
+    parser.add_argument("--only", nargs="+", default=[], help="columns to measure, such as 'class row' (default: all)")
     parser.add_argument("--append", action="store_true", help="add lines to the table that is there")
     parser.add_argument("--out", type=Path, default=None)
     given = parser.parse_args()
@@ -177,7 +180,7 @@ def main() -> None:
     for tokens in given.tokens:
         for model in given.model:
             for batch in given.batch:
-                text = line(measure(model, tokens, batch, given.rounds, given.device), given.rounds)
+                text = line(measure(model, tokens, batch, given.rounds, given.device, given.only), given.rounds)
                 print(text, flush=True)
                 with out.open("a", encoding="utf-8") as file:
                     file.write(text + "\n")
