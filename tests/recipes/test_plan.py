@@ -117,3 +117,8 @@ def test_the_command_names_machines_other_than_one() -> None:
     assert command_of(plan).startswith("sightline train vit --data 'folder:x' --devices 2 --strategy fsdp steps=")
     plan["machines"] = plans.ALONE
     assert "--" not in command_of(plan).replace("--data", "")
+
+
+def test_words_that_mean_something_to_the_shell_stay_words() -> None:
+    sizes = new_plan("seq2seq", "multi30k:somewhere", True, {"attention": None})["sizes"]
+    assert sizes["attention"] == "none"

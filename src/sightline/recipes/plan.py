@@ -109,6 +109,8 @@ def _converted(key: str, value: Any, default: Any) -> Any:
             return ast.literal_eval(value) if isinstance(value, str) else value
         except (ValueError, SyntaxError):
             return value
+    if kind is str and (value is None or isinstance(value, bool)):
+        return str(value).lower()  # the shell has read a word such as none as what it means elsewhere
     try:
         converted = kind(value)
     except (TypeError, ValueError) as error:
