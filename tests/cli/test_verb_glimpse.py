@@ -19,7 +19,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with two drawings, a picture of nothing, a broken file, and a small random RAM."""
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    RAM(what=16, where=8, locator=8, glimpses=2).save_pretrained(tmp_path / "ram")
+    RAM(what=16, where=8, locator=8, glimpses=2).save_pretrained(tmp_path / "tiny_ram")
     pixels = np.full((60, 80), 240, np.uint8)
     pixels[10:50, 36:44] = 20
     (tmp_path / "scans").mkdir()
@@ -32,7 +32,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_for_persons(home: Path, capsys: Captured) -> None:
-    assert run(["glimpse", "scans/one.png", "-s", "ram"]) == 0
+    assert run(["glimpse", "scans/one.png", "-s", "tiny_ram"]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("one.png: ")
     assert "canvas: grey, inverted (dark ink on light ground)" in shown
@@ -41,7 +41,7 @@ def test_for_persons(home: Path, capsys: Captured) -> None:
 
 
 def test_for_machines_over_a_folder_with_bad_files(home: Path, capsys: Captured) -> None:
-    assert run(["glimpse", "scans", "empty.png", "broken.png", "-s", "ram", "--json", "-o", "out"]) == 2
+    assert run(["glimpse", "scans", "empty.png", "broken.png", "-s", "tiny_ram", "--json", "-o", "out"]) == 2
     captured = capsys.readouterr()
     answer = json.loads(captured.out)
     assert [Path(result["image"]).name for result in answer["results"]] == ["one.png", "two.png"]
@@ -55,7 +55,7 @@ def test_for_machines_over_a_folder_with_bad_files(home: Path, capsys: Captured)
 
 
 def test_what_is_there_is_not_read_again(home: Path, capsys: Captured) -> None:
-    command = ["glimpse", "scans", "-s", "ram"]
+    command = ["glimpse", "scans", "-s", "tiny_ram"]
     assert run(command) == 0
     before = {path.name: path.stat().st_mtime_ns for path in (home / "glimpses").glob("*.glimpse.*")}
     first = capsys.readouterr().out
@@ -74,8 +74,8 @@ def test_misuse_is_one_line(home: Path, capsys: Captured) -> None:
     for command, message in (
         (["glimpse"], "at least one IMAGE"),
         (["glimpse", "scans", "-s", "nobody-s-system"], "nobody-s-system"),
-        (["glimpse", "scans", "-s", "ram", "--copies", "0"], "copies"),
-        (["glimpse", "nothing.png", "-s", "ram"], "no such file"),
+        (["glimpse", "scans", "-s", "tiny_ram", "--copies", "0"], "copies"),
+        (["glimpse", "nothing.png", "-s", "tiny_ram"], "no such file"),
     ):
         assert run(command) == 2
         error = capsys.readouterr().err

@@ -25,7 +25,7 @@ def test_the_picture_has_a_map_for_each_word() -> None:
     plain, other = strip().picture(), strip(maps=np.full((3, 2, 3), 1 / 6)).picture()
     assert plain.size == other.size
     assert plain.tobytes() != other.tobytes()
-    assert strip(scores=[0.5, 0.25, 1]).picture().height > plain.height
+    assert strip(scores=[0.5, 0.25, 1.0]).picture().height > plain.height
 
 
 class Parts(HTMLParser):
@@ -38,7 +38,7 @@ class Parts(HTMLParser):
 
 
 def test_the_page_loads_nothing_and_escapes_words() -> None:
-    page = strip(scores=[0.5, 0.25, 1], caption="<i>by hand</i>").page()
+    page = strip(scores=[0.5, 0.25, 1.0], caption="<i>by hand</i>").page()
     parts = Parts()
     parts.feed(page)
     images = [given["src"] for tag, given in parts.tags if tag == "img"]

@@ -110,14 +110,11 @@ def test_own_weights_with_their_card(tmp_path: Path) -> None:
 
 
 def test_the_bundled_models_open() -> None:
-    from sightline.checkpoints import bundled_names
-
-    for name in bundled_names():
-        opened = open_vision_model(name)
-        pixels, _ = opened.prepare(photograph())
-        with torch.no_grad():
-            scores = opened.model(pixels)
-        assert opened.names is None or scores.shape == (1, len(opened.names))
+    opened = open_vision_model("vit")
+    pixels, _ = opened.prepare(photograph())
+    with torch.no_grad():
+        scores = opened.model(pixels)
+    assert opened.names is not None and scores.shape == (1, len(opened.names))
 
 
 def test_specs_that_name_no_model(tmp_path: Path, save_tiny: Save, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def kendall(
-    scores: Sequence[float] | np.ndarray, ratings: Sequence[float] | np.ndarray, *, variant: str = "b"
+    scores: Sequence[float | int] | np.ndarray, ratings: Sequence[float | int] | np.ndarray, *, variant: str = "b"
 ) -> float:
     """Kendall's τ between two rankings with ties, from -1 to 1.
 

@@ -123,7 +123,13 @@ def _from_card(name: str, model: nn.Module, card: dict[str, Any]) -> VisionModel
 def _from_bundled(name: str) -> VisionModel:
     from sightline.checkpoints import bundled, bundled_card
 
-    return _from_card(name, bundled(name), bundled_card(name))
+    card = bundled_card(name)
+    if not card.get("classes") or "mean" not in card:
+        raise ModelError(
+            f"model {name!r} ({card.get('system')}) is no image classifier; it has a verb of its own (see `sightline "
+            "tour --help` and `sightline --help`); look and classify take 'vit', a folder, a weights file or a hub id"
+        )
+    return _from_card(name, bundled(name), card)
 
 
 def _from_checkpoint(name: str) -> VisionModel:
