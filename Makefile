@@ -22,7 +22,8 @@ $(DEV): pyproject.toml | $(VENV)/bin/python
 
 demo: $(PLAIN)
 	$(BIN)/sightline look --sample --check --out demo
-	@echo "Open demo/index.html in a browser."
+	$(BIN)/sightline tour --out demo/tour
+	@echo "Open demo/index.html and demo/tour/index.html in a browser."
 
 test: $(DEV)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
