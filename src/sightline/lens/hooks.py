@@ -13,7 +13,7 @@ from sightline.lens.frame import Frame, hint_of, setting_of
 from sightline.lens.given import Mark
 from sightline.lens.intercept import Interceptor
 
-# half of the modules of a ViT that are not torch's own; each hook costs about 10 microseconds a call
+# half of the modules of a ViT that are not torch's own; `enter` and `leave` of each took 9 microseconds a pass
 _FEED_FORWARD = re.compile(r"(MLP|Mlp|FeedForward|FFN|Activation)$")
 
 

@@ -148,8 +148,8 @@ class Interceptor(TorchFunctionMode):
     def settle(self) -> None:
         """Makes weights of the rows seen so far: done together, when the model does not run.
 
-        Between two large matrix products every line and every torch call here finds the processor's caches full of
-        something else; a softmax then takes 5 times as long as in a row of softmaxes.
+        Between two large matrix products every line here finds the processor's caches full of something else: product,
+        scale and softmax of one row took 170 microseconds there and 28 one after another; only the product must be.
         """
         with torch._C.DisableTorchFunction():
             for call in self.unsettled:
