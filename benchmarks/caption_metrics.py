@@ -92,7 +92,7 @@ def official_cut(file: Path) -> list[list[str]]:
 
 
 def compare_cut(file: Path) -> str:
-    text = file.read_text(encoding="utf-8").split("\n")
+    text = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     differ = [
         (line, ours, theirs)
         for line, theirs in zip(text, official_cut(file), strict=False)

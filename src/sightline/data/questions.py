@@ -22,10 +22,10 @@ _RAW = re.compile(r"(.*?)\s*(?:\b(?:in|on|of|at|from)\s+)?(?:(?:the|this)\s+)?\b
 class Box:
     """A box in pixels of the photograph as published: left, top, width, height, and what is in it."""
 
-    x: float
-    y: float
-    width: float
-    height: float
+    x: int | float
+    y: int | float
+    width: int | float
+    height: int | float
     name: str = ""
 
 

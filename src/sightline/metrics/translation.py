@@ -84,9 +84,6 @@ def _paired(translations: Sequence[str], references: Sequence[str]) -> tuple[lis
         raise ValueError("translations and references must be lists of sentences, given one string")
     if len(translations) != len(references) or not len(translations):
         raise ValueError(f"{len(translations)} translations and {len(references)} references; expected one each")
-    wrong = next((one for one in references if not isinstance(one, str)), None)
-    if wrong is not None:
-        raise ValueError(f"each reference must be one sentence, given {type(wrong).__name__}")
     return list(translations), [list(references)]
 
 
