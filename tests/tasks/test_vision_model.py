@@ -114,7 +114,8 @@ def test_the_bundled_models_open() -> None:
     pixels, _ = opened.prepare(photograph())
     with torch.no_grad():
         scores = opened.model(pixels)
-    assert opened.names is not None and scores.shape == (1, len(opened.names))
+    assert opened.names is not None
+    assert scores.shape == (1, len(opened.names))
 
 
 def test_specs_that_name_no_model(tmp_path: Path, save_tiny: Save, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sightline.data.questions import Questions
 from sightline.data.scenes import Scenes
+from sightline.data.scenes.graph import COLORS, MATERIALS, SHAPES, SIZES
 from sightline.data.scenes.layout import MOST_THINGS
 from sightline.data.vocabulary import Vocabulary, caption_tokens
 
@@ -26,6 +27,7 @@ SIDE = 64  # pixels of the world's pictures
 SPELLING = {"colour": "color", "colours": "colors", "coloured": "colored", "grey": "gray"}
 LONGEST_QUESTION, LONGEST_ANSWER = 20, 8  # words
 TASKS = {"telling": (3, 6), "pointing": (4, 7)}  # fewest and most things in a scene
+ATTRIBUTES = {"color": COLORS, "shape": SHAPES, "material": MATERIALS, "size": SIZES}
 _CHUNK = 64
 
 
@@ -54,9 +56,10 @@ class Item:
 class Asked:
     """Pictures with their questions.  A sample is one picture with up to `together` of its questions.
 
-    `see(numbers)` gives pictures as bytes (n, 3, SIDE, SIDE), or features (n, cells, width), and is all that knows where
-    they come from.  `vocabulary` holds the words that occur at least `minimum` times, unless one is given.  `things` is
-    the box in pixels of every thing of the world's pictures (pictures, MOST_THINGS, 4); None of photographs.
+    `see(numbers)` gives pictures as bytes (n, 3, SIDE, SIDE), or features (n, cells, width), and is all that knows
+    where they come from.  `vocabulary` holds the words that occur at least `minimum` times; another may be put in its
+    place.  Of the world, `things` is the box in pixels of every thing of a picture (pictures, MOST_THINGS, 4), `made`
+    what it is (pictures, MOST_THINGS, 4), numbers of ATTRIBUTES, -1 where there is no thing.  `about` is for the card.
     """
 
     def __init__(
@@ -67,9 +70,10 @@ class Asked:
         together: int = 7,
         minimum: int = 1,
         things: np.ndarray | None = None,
+        made: np.ndarray | None = None,
         about: dict[str, Any] | None = None,
     ) -> None:
-        self.items, self.see, self.things, self.about = items, see, things, about or {}
+        self.items, self.see, self.things, self.made, self.about = items, see, things, made, about or {}
         words = (text.split() for item in items for text in (item.question, *item.choices))
         self.vocabulary = Vocabulary.build(words, minimum=minimum)
         of: dict[int, list[int]] = {}
@@ -89,7 +93,8 @@ class Asked:
 
         "pictures"; "questions" (pictures, questions, words); "items" (pictures, questions) their numbers, -1 where
         empty; "right"; telling: "choices" (pictures, questions, choices, words + 2), start … end, and "answers", the
-        right ones; pointing: "boxes" (pictures, questions, choices, 4).
+        right ones; pointing: "boxes" (pictures, questions, choices, 4).  Of the world also "things" (pictures,
+        MOST_THINGS, 4), boxes in parts of the picture, and "made".
         """
         groups = [self.groups[int(index)] for index in indices]
         most = max(len(numbers) for _, numbers in groups)
@@ -100,6 +105,10 @@ class Asked:
             "right": _filled([[item.right for item in row] for row in rows], most),
             "questions": self.padded([[self.question(item.question) for item in row] for row in rows], most),
         }
+        if self.things is not None and self.made is not None:
+            pictures = [picture for picture, _ in groups]
+            read["things"] = torch.from_numpy(self.things[pictures]).float() / SIDE
+            read["made"] = torch.from_numpy(self.made[pictures]).long()
         if rows[0][0].boxes:
             boxes = torch.zeros(len(rows), most, max(len(item.boxes) for row in rows for item in row), 4)
             for place, row in enumerate(rows):
@@ -109,8 +118,8 @@ class Asked:
         count = max(len(item.choices) for row in rows for item in row)
         told = [[self.answer(text) for item in row for text in _as_many(item.choices, count)] for row in rows]
         choices = self.padded(told, most * count).unflatten(1, (most, count))
-        place = read["right"].clamp(min=0)[:, :, None, None].expand(-1, -1, 1, choices.shape[3])
-        return read | {"choices": choices, "answers": choices.gather(2, place).squeeze(2)}
+        chosen = read["right"].clamp(min=0)[:, :, None, None].expand(-1, -1, 1, choices.shape[3])
+        return read | {"choices": choices, "answers": choices.gather(2, chosen).squeeze(2)}
 
     def question(self, text: str) -> list[int]:
         """Gives the numbers of a question's words."""
@@ -161,11 +170,14 @@ def of_world(task: str, split: str, count: int, folder: Path, seed: int = 0) -> 
     home = folder / f"{task}-{split}-{count}-seed{seed}"
     if not (home / "questions.json").is_file():
         _make(task, scenes, home)
-    pictures, things = (np.load(home / f"{name}.npy", mmap_mode="r") for name in ("pictures", "things"))
+    pictures, things, made = (np.load(home / f"{name}.npy", mmap_mode="r") for name in ("pictures", "things", "made"))
     listed = json.loads((home / "questions.json").read_text("utf-8"))
-    items = [Item(**{k: tuple(v) if isinstance(v, list) else v for k, v in one.items()}) for one in listed]
+    fields: list[dict[str, Any]] = [
+        {k: tuple(v) if isinstance(v, list) else v for k, v in one.items()} for one in listed
+    ]
+    items = [Item(**one) for one in fields]
     told = {"image_size": SIDE, "scenes": count, "split": split}
-    return Asked(items, lambda some: torch.from_numpy(pictures[list(some)]), things=things, about=told)
+    return Asked(items, lambda some: torch.from_numpy(pictures[list(some)]), things=things, made=made, about=told)
 
 
 def _make(task: str, scenes: Scenes, home: Path) -> None:
@@ -174,16 +186,20 @@ def _make(task: str, scenes: Scenes, home: Path) -> None:
     try:
         pictures = np.zeros((len(scenes), 3, SIDE, SIDE), np.uint8)
         things = np.zeros((len(scenes), MOST_THINGS, 4), np.int16)
+        made = np.full((len(scenes), MOST_THINGS, len(ATTRIBUTES)), -1, np.int8)
         for first in range(0, len(scenes), _CHUNK):
             some = range(first, min(first + _CHUNK, len(scenes)))
             views = scenes.views(some)
             pictures[some.start : some.stop] = views.images.numpy()
             for k, number in enumerate(some):
                 things[number, : views.counts[k]] = views.boxes(k).numpy()
+                for place, thing in enumerate(scenes.scene(number).things):
+                    made[number, place] = [values.index(getattr(thing, n)) for n, values in ATTRIBUTES.items()]
         ask = _telling if task == "telling" else _pointing
         items = [asdict(item) for number in range(len(scenes)) for item in ask(scenes, number, things[number])]
         np.save(part / "pictures.npy", pictures)
         np.save(part / "things.npy", things)
+        np.save(part / "made.npy", made)
         (part / "questions.json").write_text(json.dumps(items), "utf-8")
         if home.exists():  # another process was quicker, or one was cut off
             shutil.rmtree(home)

@@ -14,14 +14,17 @@ differs   The picture is seen by a small convolutional network of our own (image
           between question and answer, so that decoding starts as in every other system here.
           The code released by the authors weighs the cells otherwise (one linear map of the whole conv map and one of
           h, added); this is the paper's own, additive attention cell by cell.
-          Pointing was never released: a box's features are the mean of the cells under it, by the area that each covers,
-          and the box's place and size, through one relu layer in the place of fc7.  Random windows are further wrong
-          choices in training, so that boxes may also be proposed and not given.
+          Pointing was never released: a box's features are the mean of the cells under it, by the area that each
+          covers, and the box's place and size, through one relu layer in the place of fc7.  Random windows are further
+          wrong choices in training, so that boxes may also be proposed and not given.
+          Eyes of our own also learn to name what lies under a box (`names`: colour, shape, …), which stands in for
+          VGG's training on ImageNet; questions alone teach them to see only slowly.
           `kind` are the controls: "even" has the same weight on every cell at every step, "first" sees the picture
           as the first word only (the paper's LSTM without attention), "blind" sees nothing.
 recipe    recipes/visual7w.py, recipes/visual7w_pointing.py
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -47,12 +50,13 @@ class Seen(NamedTuple):
 class Followed(NamedTuple):
     """What reading words step by step gave: states after each word, the last one, and where each word looked.
 
-    Where a row has ended (padding) its hidden states and weights are zero and its last state stays.
+    Where a row has ended (padding) its hidden states and weights are zero and its last state stays.  Weights are kept
+    outside training only.
     """
 
     hidden: Float[Tensor, "batch questions steps hidden"]
     last: tuple[Tensor, Tensor]
-    weights: Float[Tensor, "batch questions steps cells"]
+    weights: Float[Tensor, "batch questions steps cells"] | None
 
 
 class Eyes(nn.Module):
@@ -100,6 +104,28 @@ class Frozen(nn.Module):
         return self.dropout(self.narrow(features).relu()), self.dropout(features.mean(dim=1))
 
 
+class Names(nn.Module):
+    """Computes the logits of several attributes of what lies under boxes; `names` counts the values of each."""
+
+    def __init__(self, *, width: int, names: Sequence[int]) -> None:
+        super().__init__()
+        self.names = tuple(names)
+        self.linear = nn.Linear(width, sum(names))
+
+    def loss(
+        self,
+        cells: Float[Tensor, "batch cells width"],
+        boxes: Float[Tensor, "batch things 4"],
+        truth: Int[Tensor, "batch things attributes"],
+    ) -> Float[Tensor, ""]:
+        """Computes the mean cross-entropy of the attributes; -1 counts nothing."""
+        under = covered(boxes, round(cells.shape[1] ** 0.5)) @ cells.float()
+        parts = self.linear(under).split(self.names, dim=2)
+        pairs = zip(parts, truth.unbind(dim=2), strict=True)
+        costs = [F.cross_entropy(part.flatten(0, 1), one.flatten(), ignore_index=-1) for part, one in pairs]
+        return torch.stack(costs).mean()
+
+
 class Reader(nn.Module):
     """Reads a picture and then words with an LSTM that attends to the picture at every step (equations 1 to 9)."""
 
@@ -117,6 +143,7 @@ class Reader(nn.Module):
         attention: int,
         dropout: float,
         kind: str,
+        names: Sequence[int],
     ) -> None:
         super().__init__()
         if kind not in KINDS:
@@ -126,6 +153,7 @@ class Reader(nn.Module):
             self.see: Eyes | Frozen = Frozen(features=features, width=width, dropout=dropout)
         else:
             self.see = Eyes(image_size=image_size, width=width, code=2 * width)
+        self.names = Names(width=width, names=names) if names else None
         self.picture = nn.Linear(features or 2 * width, embedding)
         self.embedding = nn.Embedding(vocab, embedding, padding_idx=self.pad)
         self.attention = AdditiveAttention(query_dim=hidden, memory_dim=width, dim=attention)
@@ -147,6 +175,12 @@ class Reader(nn.Module):
         if self.kind == "blind":
             cells, code = torch.zeros_like(cells), torch.zeros_like(code)
         return Seen(cells, self.attention.project(cells), code)
+
+    def naming(self, seen: Seen, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Computes the "naming" loss of the things in a batch, where it has some and this reader learns their names."""
+        if self.names is None or "things" not in batch or self.kind == "blind":
+            return {}
+        return {"naming": self.names.loss(seen.cells, batch["things"], batch["made"])}
 
     def step(
         self, read: Float[Tensor, "batch some gates"], seen: Seen, hidden: Tensor, cell: Tensor
@@ -182,22 +216,24 @@ class Reader(nn.Module):
             goes_on = live[:, some, t, None]
             old = hidden[:, some], cell[:, some]
             new, weights = self.step(gates[:, some, t], seen, *old)
-            new = tuple(torch.where(goes_on, n, o) for n, o in zip(new, old, strict=True))
+            new = torch.where(goes_on, new[0], old[0]), torch.where(goes_on, new[1], old[1])
             hidden, cell = hidden.index_copy(1, some, new[0]), cell.index_copy(1, some, new[1])
             said.append(torch.zeros_like(hidden).index_copy(1, some, new[0] * goes_on))
-            with torch.no_grad():
+            if not self.training:
                 blank = weights.new_zeros(*tokens.shape[:2], weights.shape[2])
                 looked.append(blank.index_copy(1, some, weights * goes_on))
-        return Followed(torch.stack(said, dim=2), (hidden, cell), torch.stack(looked, dim=2))
+        everywhere = torch.stack(looked, dim=2) if looked else None
+        return Followed(torch.stack(said, dim=2), (hidden, cell), everywhere)
 
 
 class Visual7W(nn.Module, PyTorchModelHubMixin):
     """Computes the next-word logits of answers to questions about pictures (telling).
 
     `vocab` counts the words.  `features` are the channels of a frozen encoder; with 0 a small network of its own sees
-    pictures of `image_size` pixels.  `width`, `embedding`, `hidden` and `attention` are the widths of cells, words, LSTM
-    and attention; `kind` is one of KINDS (see the card).  Token 0 is padding, 1 start, 2 end.  Raises ValueError for
-    another kind, and sizes that do not fit.
+    pictures of `image_size` pixels.  `width`, `embedding`, `hidden` and `attention` are the widths of cells, words,
+    LSTM and attention; `kind` is one of KINDS (see the card); `names` counts the values of the attributes that the eyes
+    learn to name (none: they learn from questions alone).  Token 0 is padding, 1 start, 2 end.  Raises ValueError
+    for another kind, and sizes that do not fit.
     """
 
     pad, start, end, unknown = 0, 1, 2, 3
@@ -214,6 +250,7 @@ class Visual7W(nn.Module, PyTorchModelHubMixin):
         attention: int = 64,
         dropout: float = 0.2,
         kind: str = "attention",
+        names: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.features, self.image_size, self.kind = features, image_size, kind
@@ -227,6 +264,7 @@ class Visual7W(nn.Module, PyTorchModelHubMixin):
             attention=attention,
             dropout=dropout,
             kind=kind,
+            names=names,
         )
         self.words = nn.Linear(hidden, vocab)
 
@@ -237,7 +275,15 @@ class Visual7W(nn.Module, PyTorchModelHubMixin):
         answers: Int[Tensor, "batch questions steps"],
     ) -> Float[Tensor, "batch questions steps vocab"]:
         """Gives, at each word of given answers (from the start token on), the logits of the next."""
-        seen = self.reader.look(pictures)
+        return self.tell(self.reader.look(pictures), questions, answers)
+
+    def tell(
+        self,
+        seen: Seen,
+        questions: Int[Tensor, "batch questions words"],
+        answers: Int[Tensor, "batch questions steps"],
+    ) -> Float[Tensor, "batch questions steps vocab"]:
+        """Does what `forward` does for pictures that were looked at already."""
         asked = self.reader.follow(seen, questions, self.reader.begin(seen, questions.shape[1]))
         said = self.reader.follow(seen, answers, asked.last)
         return self.words(self.reader.dropout(said.hidden))
@@ -245,21 +291,24 @@ class Visual7W(nn.Module, PyTorchModelHubMixin):
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Computes the mean cross-entropy of the words of `batch["answers"]`, start … end, the end included.
 
-        `batch` also has "pictures" and "questions" (batch, questions, words); padding does not count.
+        `batch` also has "pictures" and "questions" (batch, questions, words); padding does not count.  Where it has
+        "things" (batch, things, 4) and "made" (batch, things, attributes), naming them is added.
         """
-        answers = batch["answers"]
-        logits = self(batch["pictures"], batch["questions"], _without_end(answers))
-        return {"loss": F.cross_entropy(logits.flatten(0, 2), answers[:, :, 1:].flatten(), ignore_index=self.pad)}
+        answers, seen = batch["answers"], self.reader.look(batch["pictures"])
+        logits = self.tell(seen, batch["questions"], _without_end(answers))
+        telling = F.cross_entropy(logits.flatten(0, 2), answers[:, :, 1:].flatten(), ignore_index=self.pad)
+        parts = {"telling": telling, **self.reader.naming(seen, batch)}
+        return {"loss": torch.stack(list(parts.values())).sum(), **parts}
 
     def cost(
         self,
         pictures: Float[Tensor, "batch *shape"],
         questions: Int[Tensor, "batch questions words"],
         choices: Int[Tensor, "batch questions choices steps"],
-    ) -> tuple[Float[Tensor, "batch questions choices"], Float[Tensor, "batch questions choices looks cells"]]:
+    ) -> tuple[Float[Tensor, "batch questions choices"], Float[Tensor, "batch questions choices looks cells"] | None]:
         """Computes the mean cost of a word (nats) of every choice, start … end: the least is the answer.
 
-        Also gives where each word of each choice, and its end, was looked for.
+        Also gives where each word of each choice, and its end, was looked for (None in training).
         """
         seen, many = self.reader.look(pictures), choices.shape[2]
         asked = self.reader.follow(seen, questions, self.reader.begin(seen, questions.shape[1]))
@@ -269,7 +318,8 @@ class Visual7W(nn.Module, PyTorchModelHubMixin):
         logits, targets = self.words(said.hidden), flat[:, :, 1:]
         each = F.cross_entropy(logits.flatten(0, 2), targets.flatten(), ignore_index=self.pad, reduction="none")
         mean = each.view(targets.shape).sum(dim=2) / (targets != self.pad).sum(dim=2).clamp(min=1)
-        return mean.unflatten(1, (-1, many)), said.weights.unflatten(1, (-1, many))
+        weights = said.weights if said.weights is None else said.weights.unflatten(1, (-1, many))
+        return mean.unflatten(1, (-1, many)), weights
 
     def decoder(
         self, pictures: Float[Tensor, "batch *shape"], questions: Int[Tensor, "batch questions words"]
@@ -313,6 +363,7 @@ class Visual7WPointing(nn.Module, PyTorchModelHubMixin):
         region: int = 256,
         dropout: float = 0.2,
         kind: str = "attention",
+        names: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.features, self.image_size, self.kind = features, image_size, kind
@@ -326,6 +377,7 @@ class Visual7WPointing(nn.Module, PyTorchModelHubMixin):
             attention=attention,
             dropout=dropout,
             kind=kind,
+            names=names,
         )
         self.region = nn.Linear(width + 4, region)
         self.meet = nn.Linear(region, hidden)
@@ -335,9 +387,20 @@ class Visual7WPointing(nn.Module, PyTorchModelHubMixin):
         pictures: Float[Tensor, "batch *shape"],
         questions: Int[Tensor, "batch questions words"],
         boxes: Float[Tensor, "batch questions boxes 4"],
-    ) -> tuple[Float[Tensor, "batch questions boxes"], Float[Tensor, "batch questions words cells"]]:
-        """Gives the score of every box (left, top, right, bottom, 0 … 1), and where each word of the question looked."""
-        seen = self.reader.look(pictures)
+    ) -> tuple[Float[Tensor, "batch questions boxes"], Float[Tensor, "batch questions words cells"] | None]:
+        """Gives the score of every box (left, top, right, bottom, 0 … 1), and where each word of a question looked.
+
+        The latter is None in training.
+        """
+        return self.point(self.reader.look(pictures), questions, boxes)
+
+    def point(
+        self,
+        seen: Seen,
+        questions: Int[Tensor, "batch questions words"],
+        boxes: Float[Tensor, "batch questions boxes 4"],
+    ) -> tuple[Float[Tensor, "batch questions boxes"], Float[Tensor, "batch questions words cells"] | None]:
+        """Does what `forward` does for pictures that were looked at already."""
         asked = self.reader.follow(seen, questions, self.reader.begin(seen, questions.shape[1]))
         under = covered(boxes.flatten(1, 2), round(seen.cells.shape[1] ** 0.5)) @ seen.cells
         regions = self.region(torch.cat([under, 2 * boxes.flatten(1, 2) - 1], dim=2)).relu()
@@ -346,9 +409,15 @@ class Visual7WPointing(nn.Module, PyTorchModelHubMixin):
         return torch.einsum("bqnh,bqh->bqn", regions, hidden) / hidden.shape[2] ** 0.5, asked.weights
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Computes the cross-entropy of `batch["right"]` (batch, questions; -1 counts nothing) among "boxes"."""
-        scores, _ = self(batch["pictures"], batch["questions"], batch["boxes"])
-        return {"loss": F.cross_entropy(scores.flatten(0, 1), batch["right"].flatten(), ignore_index=-1)}
+        """Computes the cross-entropy of `batch["right"]` (batch, questions; -1 counts nothing) among "boxes".
+
+        Where the batch has "things" and "made", naming them is added.
+        """
+        seen = self.reader.look(batch["pictures"])
+        scores, _ = self.point(seen, batch["questions"], batch["boxes"])
+        pointing = F.cross_entropy(scores.flatten(0, 1), batch["right"].flatten(), ignore_index=-1)
+        parts = {"pointing": pointing, **self.reader.naming(seen, batch)}
+        return {"loss": torch.stack(list(parts.values())).sum(), **parts}
 
 
 def covered(boxes: Float[Tensor, "batch boxes 4"], side: int) -> Float[Tensor, "batch boxes cells"]:
