@@ -32,7 +32,7 @@ def spice(captions: Sequence[Caption], references: Sequence[Sequence[Caption]]) 
     folder = _package_with_java("SPICE")
     if not (folder / "spice" / "lib" / "stanford-corenlp-3.6.0-models.jar").is_file():
         raise ValueError(
-            "SPICE needs the models of Stanford CoreNLP 3.6.0 (about 300 MB), which are not there; with a network, "
+            "SPICE needs the models of Stanford CoreNLP 3.6.0, which are not there; with a network, "
             "run python -m pycocoevalcap.spice.get_stanford_models once, or leave SPICE out"
         )
     from pycocoevalcap.spice.spice import Spice
