@@ -1,0 +1,133 @@
+"""What the verbs `ask` and `point` share: systems with their words, questions as numbers, pictures as they see them."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from sightline.checkpoints.bundled import bundled_folder, bundled_names
+from sightline.checkpoints.load import load_checkpoint
+from sightline.data.asked import LONGEST_QUESTION, question_words
+from sightline.data.features import squashed
+from sightline.data.vocabulary import Vocabulary
+from sightline.systems.visual7w import Visual7W, Visual7WPointing
+from sightline.tasks.encoder import Encoder, open_encoder
+
+WORDS = "words.json"  # beside the weights
+
+
+class QuestionError(ValueError):
+    """A question, its choices, or a system that cannot be used; the message says why in one line."""
+
+
+@dataclass(frozen=True)
+class Answerer:
+    """A system that answers questions, its words, and what it learned from.
+
+    `encoder` is the frozen one whose features it reads; None where it sees the pictures itself.
+    """
+
+    model: Visual7W | Visual7WPointing
+    vocabulary: Vocabulary
+    name: str
+    knows: str = ""
+    encoder: Encoder | None = None
+
+    def see(self, photograph: Image.Image) -> Tensor:
+        """Gives one picture as the system sees it, the whole resized to a square: (1, 3, side, side) or features."""
+        if self.encoder is None:
+            return as_seen(squashed(photograph, self.model.image_size)[None])
+        return self.encoder(squashed(photograph, self.encoder.side)[None]).flatten(2).transpose(1, 2).float()
+
+    def unknown(self, words: Sequence[str]) -> tuple[str, ...]:
+        """Lists the words that the system has never read."""
+        return tuple(dict.fromkeys(word for word in words if word not in self.vocabulary))
+
+    def read(self, words: Sequence[str]) -> Tensor:
+        """Gives the numbers of a question's words, (1, 1, words)."""
+        return torch.tensor([[self.vocabulary.encode(words)]])
+
+
+def as_seen(pictures: Tensor) -> Tensor:
+    """Scales bytes to 0 … 1; features stay as they are."""
+    return pictures.float() / 255 if pictures.dtype == torch.uint8 else pictures.float()
+
+
+def words_of(question: Any) -> list[str]:
+    """Splits a question into words; `QuestionError` for one without any, or with more than can be read."""
+    if not isinstance(question, str):
+        raise QuestionError(f"a question is text, given {type(question).__name__}")
+    words = question_words(question)
+    if not words:
+        raise QuestionError("the question is empty; give some words, such as 'what color is the cube?'")
+    if len(words) > LONGEST_QUESTION:
+        raise QuestionError(f"the question has {len(words)} words; at most {LONGEST_QUESTION} are read: ask shorter")
+    return words
+
+
+def check_known(answerer: Answerer, words: Sequence[str]) -> tuple[str, ...]:
+    """Gives the unknown words of a question; `QuestionError` where it names nothing that the system knows."""
+    unknown = answerer.unknown(words)
+    if len(unknown) == len(set(words)):
+        some = ", ".join(answerer.vocabulary.words[4:16])
+        raise QuestionError(f"no word of {' '.join(words)!r} is known to {answerer.name}; it knows {some} …")
+    return unknown
+
+
+def open_answerer(
+    system: Any, candidates: Sequence[str], words: Sequence[str], wanted: type[nn.Module] = Visual7W
+) -> Answerer:
+    """Opens a system that answers: a bundled name, a `weights` folder of a run, a hub id, or an open `Answerer`.
+
+    None takes, of the bundled `candidates`, the first of those that know most of the `words`.  Raises `QuestionError`
+    for anything else, and for a system that is not `wanted`.
+    """
+    if isinstance(system, Answerer):
+        return _checked(system, wanted)
+    if system is None:
+        there = [name for name in candidates if name in bundled_names()]
+        if not there:
+            raise QuestionError(f"this build has none of {', '.join(candidates)}; give system, a folder of weights")
+        known = {name: Vocabulary.load(bundled_folder(name) / WORDS) for name in there}
+        system = min(there, key=lambda name: len({word for word in words if word not in known[name]}))
+    name = str(system)
+    folder = bundled_folder(name) if name in bundled_names() else _folder(name)
+    if not (folder / WORDS).is_file() or not (folder / "card.json").is_file():
+        known_here = ", ".join(one for one in bundled_names() if (bundled_folder(one) / WORDS).is_file())
+        raise QuestionError(
+            f"no answerer {name!r}: expected a bundled name ({known_here or 'none in this build'}), or the `weights` "
+            f"folder of a run of `sightline train visual7w`, with {WORDS} and card.json in it"
+        )
+    card = json.loads((folder / "card.json").read_text("utf-8"))
+    model = load_checkpoint(folder)
+    if not isinstance(model, Visual7W | Visual7WPointing):
+        raise QuestionError(f"{folder}: holds a {type(model).__name__}, which answers no questions")
+    encoder = open_encoder(card["encoder"], card.get("image_size")) if model.features else None
+    knows = str(card.get("data", ""))
+    return _checked(Answerer(model, Vocabulary.load(folder / WORDS), name, knows, encoder), wanted)
+
+
+def _checked(opened: Answerer, wanted: type[nn.Module]) -> Answerer:
+    if not isinstance(opened.model, wanted):
+        verb = "point" if isinstance(opened.model, Visual7WPointing) else "ask"
+        raise QuestionError(f"system {opened.name!r} is for the verb {verb}; it is a {type(opened.model).__name__}")
+    return opened
+
+
+def _folder(name: str) -> Path:
+    place = Path(name).expanduser()
+    inner = place / "weights"  # of the folder of a run
+    if place.exists() or name.count("/") != 1:
+        return inner if inner.is_dir() else place
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "model.safetensors"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise QuestionError(f"no answerer {name!r}: neither a folder here, nor in the hub's cache or online") from error

@@ -1,0 +1,186 @@
+"""Which place in a picture is meant by a question?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from sightline.data.asked import LONGEST_QUESTION
+from sightline.data.photographs import open_photograph
+from sightline.lens.given import evaluating
+from sightline.lens.paint import shown_size
+from sightline.lens.strip import WordStrip
+from sightline.systems.visual7w import Visual7WPointing
+from sightline.tasks.answerer import QuestionError, check_known, open_answerer, words_of
+
+CANDIDATES = ("visual7w_pointing",)
+Box = tuple[float, float, float, float]
+SIZES, STEP = (0.14, 0.18, 0.23, 0.3, 0.38), 0.045  # of proposed windows, in parts of the picture
+_PLACES = ("left", "right", "behind", "in", "made", "closest", "farthest", "small", "large")
+
+
+@dataclass(frozen=True)
+class Pointed:
+    """Where one system points in one picture.
+
+    `boxes` are (left, top, right, bottom) in pixels of the picture with their probabilities, best first: of the boxes
+    that were given, or of windows that do not overlap (`given` tells).  `asked` is the question as it was read;
+    `unknown` and `knows` are as in `ask`.  `attention` has a map for each word of the question; None for a system
+    without attention.
+    """
+
+    boxes: tuple[tuple[Box, float], ...]
+    asked: str
+    given: bool
+    unknown: tuple[str, ...]
+    image: Image.Image
+    attention: WordStrip | None
+    system: str
+    knows: str
+
+    @property
+    def box(self) -> Box:
+        """The box that is pointed at: left, top, right, bottom in pixels of the picture."""
+        return self.boxes[0][0]
+
+    @property
+    def probability(self) -> float:
+        """The share of the best box among all that were given or proposed."""
+        return self.boxes[0][1]
+
+    @property
+    def note(self) -> str:
+        """What has to be known about the answer: what the system learned from, and which words it does not know."""
+        told = f"{self.system} knows {self.knows}" if self.knows else self.system
+        return f"{told}; it never read: {', '.join(self.unknown)}" if self.unknown else told
+
+    def picture(self) -> Image.Image:
+        """The picture with the box, once for each word of the question with where the model looked."""
+        return self.attention.picture() if self.attention else with_boxes(self.image, [self.box])
+
+    def show(self) -> None:
+        """Show the box and where the model looked at each word."""
+        self.picture().show()
+
+    def save(self, path: str | Path) -> Path:
+        """Write the picture (.png, .jpg, .webp), or a page on which a word can be chosen (.html)."""
+        if self.attention:
+            return self.attention.save(path)
+        if Path(path).suffix == ".html":
+            raise QuestionError(f"system {self.system!r} points without attention: there is a picture, but no page")
+        self.picture().save(path)
+        return Path(path)
+
+    def __str__(self) -> str:
+        return "box {:.0f}, {:.0f}, {:.0f}, {:.0f}".format(*self.box)
+
+    def _repr_html_(self) -> str:
+        return f"<p>{self}</p>{self.attention._repr_html_() if self.attention else ''}"
+
+
+def point(image: Any, question: str, *, boxes: Sequence[Sequence[float]] | None = None, system: Any = None) -> Pointed:
+    """Points at the box in a picture that a question or a name means (Zhu et al. 2016).
+
+    `question` is "which object is left of the red cube?", or only what is meant: "the red cube".  `boxes` are the
+    candidates, (left, top, right, bottom) in pixels of the picture; without them square windows of five sizes all over
+    the picture are.  `system` is as in `ask`; None is the bundled "visual7w_pointing", which knows scenes of the
+    generated world.  Raises `QuestionError` for an empty question, one without a known word, boxes that are none or lie
+    outside, and an unusable system, and `PhotographError` for a picture that cannot be opened.
+    """
+    words = as_question(words_of(question))
+    opened = open_answerer(system, CANDIDATES, words, Visual7WPointing)
+    unknown = check_known(opened, words)
+    photograph = open_photograph(image)
+    candidates = windows() if boxes is None else _read_boxes(boxes, photograph.size)
+    network: Any = opened.model
+    with evaluating(network), torch.no_grad():
+        scores, weights = network(opened.see(photograph), opened.read(words), candidates[None, None])
+    shares = scores[0, 0].softmax(dim=0)
+    order = shares.argsort(descending=True).tolist()
+    if boxes is None:
+        order = apart(candidates, order, most=4)
+    scale = torch.tensor([photograph.width, photograph.height] * 2)
+    found = [(_box((candidates[k] * scale).tolist()), float(shares[k])) for k in order]
+    strip = None
+    if network.kind == "attention" and weights is not None:
+        side = round(weights.shape[3] ** 0.5)
+        drawn = with_boxes(photograph, [found[0][0]])
+        maps = weights[0, 0].unflatten(1, (side, -1)).numpy()
+        strip = WordStrip(drawn, words, maps, title=f"{' '.join(words)}?", caption=opened.knows)
+    asked = " ".join(words)
+    return Pointed(tuple(found), asked, boxes is not None, unknown, photograph, strip, opened.name, opened.knows)
+
+
+def as_question(words: list[str]) -> list[str]:
+    """Makes a question of what is only named: "red cube" becomes "which object is the red cube"."""
+    if words[0] in ("which", "what", "where", "who"):
+        return words
+    if words[0] in _PLACES[:7]:
+        asked = ["which", "of", "these", "objects", "is", *words]
+    else:
+        named = words[1:] if words[0] in ("the", "a", "an") and words[1:] else words
+        asked = ["which", "object", "is", "the", *named]
+    return asked[:LONGEST_QUESTION]
+
+
+def windows() -> Tensor:
+    """Lays square windows of all SIZES over a picture, STEP apart: (windows, 4) in parts of its width and height."""
+    found = []
+    for size in SIZES:
+        starts = torch.arange(0, 1 - size + 1e-6, STEP)
+        left, top = torch.cartesian_prod(starts, starts).unbind(dim=1)
+        found.append(torch.stack([left, top, left + size, top + size], dim=1))
+    return torch.cat(found)
+
+
+def overlap(one: Tensor, others: Tensor) -> Tensor:
+    """Computes the intersection over union of boxes (…, 4) with boxes (…, 4), broadcast; 0 where both are empty."""
+    low, high = torch.maximum(one[..., :2], others[..., :2]), torch.minimum(one[..., 2:], others[..., 2:])
+    both = (high - low).clamp(min=0).prod(dim=-1)
+    areas = (one[..., 2:] - one[..., :2]).prod(dim=-1) + (others[..., 2:] - others[..., :2]).prod(dim=-1)
+    return both / (areas - both).clamp(min=1e-9)
+
+
+def apart(boxes: Tensor, order: Sequence[int], most: int) -> list[int]:
+    """Keeps, in order, at most `most` boxes none of which overlaps a better one by more than 0.3."""
+    kept: list[int] = []
+    for place in order:
+        if not kept or float(overlap(boxes[place], boxes[kept]).max()) <= 0.3:
+            kept.append(place)
+        if len(kept) == most:
+            break
+    return kept
+
+
+def with_boxes(photograph: Image.Image, boxes: Sequence[Box]) -> Image.Image:
+    """Draws boxes into a copy of the picture, a light line within a dark one, enlarged where it is tiny."""
+    drawn = shown_size(photograph.convert("RGB")).copy()
+    scale = drawn.width / photograph.width
+    pen, width = ImageDraw.Draw(drawn), max(2, drawn.width // 160)
+    for box in boxes:
+        place = [value * scale for value in box]
+        pen.rectangle(place, outline=(0, 0, 0), width=width + 2)
+        pen.rectangle(place, outline=(255, 255, 255), width=width)
+    return drawn
+
+
+def _box(values: Sequence[float]) -> Box:
+    left, top, right, bottom = (round(value, 2) for value in values)
+    return left, top, right, bottom
+
+
+def _read_boxes(boxes: Sequence[Sequence[float]], size: tuple[int, int]) -> Tensor:
+    if len(boxes) < 2:
+        raise QuestionError(f"boxes are two or more to choose from, given {len(boxes)}; without any, windows are tried")
+    for box in boxes:
+        ends = zip(box[:2], box[2:], size, strict=False)
+        if len(box) != 4 or not all(0 <= low < high <= most for low, high, most in ends):
+            raise QuestionError(
+                f"box {list(box)}: expected left, top, right, bottom in pixels, left < right and top < bottom, within "
+                f"the picture of {size[0]} x {size[1]}"
+            )
+    return torch.tensor([list(map(float, box)) for box in boxes]) / torch.tensor([*size, *size])
