@@ -18,6 +18,8 @@ NAMES = (
     "self_critical",
     "world_captions",
     "seq2seq",
+    "segmenter",
+    "segmenter_hybrid",
 )
 ALONE = {"devices": 1, "nodes": 1, "strategy": "ddp"}
 
