@@ -17,7 +17,10 @@ NAMES = (
     "show_attend_tell",
     "self_critical",
     "world_captions",
+    "world_captions_control",
     "seq2seq",
+    "visual7w",
+    "visual7w_pointing",
     "segmenter",
     "segmenter_hybrid",
 )
@@ -36,32 +39,35 @@ def recipe_of(system: str | None) -> Any:
 
 
 def new_plan(system: str | None, data: str | None, tiny: bool, overrides: dict[str, Any]) -> dict[str, Any]:
-    """Gives {"system", "data", "settings", "sizes"}: the recipe's own values, the tiny ones, then `overrides`.
+    """Gives the plan of a run: the recipe's own values, the tiny ones, then `overrides`.
 
-    A key is a field of the recipe's `Settings` or an argument of the system; strings are converted.  Raises
-    TrainingError for an unknown recipe or key, a value of another type, and settings below 1 where only 1 and more
-    make sense.
+    A key is a field of the recipe's `Settings`, an argument of the system, or `accumulate`, the parts in which a batch
+    is computed; strings are converted.  Raises TrainingError for an unknown recipe or key, a value of another type,
+    and settings below 1 where only 1 and more make sense.
     """
     recipe = recipe_of(system)
     if not data:
         raise TrainingError("no data given; expected KIND:PATH such as folder:photos")
     settings = dataclasses.asdict(recipe.Settings(**(recipe.TINY if tiny else {})))
     sizes = dict(recipe.TINY_SYSTEM if tiny else {})
-    arguments = _arguments(recipe)
+    arguments, accumulate = _arguments(recipe), 1
     for key, value in overrides.items():
-        if key in settings:
+        if key == "accumulate":
+            accumulate = _converted(key, value, accumulate)
+        elif key in settings:
             settings[key] = _converted(key, value, settings[key])
         elif key in arguments:
             sizes[key] = _converted(key, value, arguments[key])
         else:
-            known = ", ".join(sorted(settings.keys() | arguments))
+            known = ", ".join(sorted(settings.keys() | arguments | {"accumulate"}))
             raise TrainingError(f"{system}: no setting {key!r}; there are: {known}")
-    for key in ("steps", "batch", "save_every"):
-        if settings[key] < 1:
-            raise TrainingError(f"{key}={settings[key]}: expected 1 or more")
+    counts = {key: settings[key] for key in ("steps", "batch", "save_every")} | {"accumulate": accumulate}
+    for key, value in counts.items():
+        if value < 1:
+            raise TrainingError(f"{key}={value}: expected 1 or more")
     if settings["precision"] not in ("32-true", "bf16-mixed"):
         raise TrainingError(f"precision={settings['precision']!r}: expected 32-true or bf16-mixed")
-    return {"system": system, "data": data, "settings": settings, "sizes": sizes}
+    return {"system": system, "data": data, "settings": settings, "sizes": sizes, "accumulate": accumulate}
 
 
 def read_plan(folder: Path, system: str | None, data: str | None, overrides: dict[str, Any]) -> dict[str, Any]:
@@ -86,7 +92,8 @@ def read_plan(folder: Path, system: str | None, data: str | None, overrides: dic
 
 def command_of(plan: dict[str, Any]) -> str:
     """Gives the shell command that repeats a run."""
-    pairs = [f"{key}={value}" for key, value in (plan["settings"] | plan["sizes"]).items()]
+    parts = {"accumulate": plan["accumulate"]} if plan.get("accumulate", 1) > 1 else {}
+    pairs = [f"{key}={value}" for key, value in (plan["settings"] | plan["sizes"] | parts).items()]
     machines = [f"--{key} {value}" for key, value in plan.get("machines", {}).items() if value != ALONE[key]]
     return " ".join(["sightline train", plan["system"], "--data", repr(plan["data"]), *machines, *pairs])
 
