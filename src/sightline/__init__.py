@@ -20,9 +20,11 @@ _HOME = {
     "bundled": "sightline.checkpoints",
     "open_photograph": "sightline.data.photographs",
     "look": "sightline.tasks.look",
+    "ask": "sightline.tasks.ask",
     "caption": "sightline.tasks.caption",
     "classify": "sightline.tasks.classify",
     "glimpse": "sightline.tasks.glimpse",
+    "point": "sightline.tasks.point",
     "translate": "sightline.tasks.translate",
 }
 
@@ -31,10 +33,12 @@ if TYPE_CHECKING:
     from sightline.data.photographs import open_photograph
     from sightline.lens import CLS, LAST, Layout, record, survey
     from sightline.lens.words import words_to_regions
+    from sightline.tasks.ask import ask
     from sightline.tasks.caption import caption
     from sightline.tasks.classify import classify
     from sightline.tasks.glimpse import glimpse
     from sightline.tasks.look import look
+    from sightline.tasks.point import point
     from sightline.tasks.translate import translate
 
 __all__ = [
@@ -42,6 +46,7 @@ __all__ = [
     "LAST",
     "Layout",
     "__version__",
+    "ask",
     "bundled",
     "caption",
     "classify",
@@ -49,6 +54,7 @@ __all__ = [
     "load_checkpoint",
     "look",
     "open_photograph",
+    "point",
     "record",
     "survey",
     "translate",

@@ -6,11 +6,13 @@ from typing import Annotated
 
 import typer
 
+from sightline.cli.ask import ask
 from sightline.cli.caption import caption
 from sightline.cli.classify import classify
 from sightline.cli.failures import exit_code
 from sightline.cli.glimpse import glimpse
 from sightline.cli.look import look
+from sightline.cli.point import point
 from sightline.cli.scenes import scenes
 from sightline.cli.survey import survey
 from sightline.cli.systems import systems
@@ -59,7 +61,9 @@ def _top(
     """
 
 
-for _verb in (tour, look, caption, classify, glimpse, survey, systems, train, evaluate, scenes, translate):
+for _verb in (
+    tour, look, caption, ask, point, classify, glimpse, translate, survey, systems, train, evaluate, scenes,
+):  # fmt: skip
     app.command()(_verb)
 
 
