@@ -67,13 +67,13 @@ def furthest(first: dict, second: dict) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize(("strategy", "accumulate"), [("ddp", 1), ("ddp", 3), ("fsdp", 1), ("fsdp", 3)])
 def test_two_processes_are_one_with_twice_the_batch(
-    strategy: str, alone: Callable[[int], tuple[dict, dict]], patterns: Path, tmp_path: Path
+    strategy: str, accumulate: int, alone: Callable[[int], tuple[dict, dict]], patterns: Path, tmp_path: Path
 ) -> None:
     settings = [f"{key}={value}" for key, value in SHORT.items()]
     words = ["vit", "--data", f"folder:{patterns}", "--tiny", "batch=12", *settings, "--out", str(tmp_path / "run")]
-    done = shell(tmp_path, *words, "--devices", "2", "--strategy", strategy)
+    done = shell(tmp_path, *words, f"accumulate={accumulate}", "--devices", "2", "--strategy", strategy)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("The run is in") == 1
     assert "Traceback" not in done.stderr

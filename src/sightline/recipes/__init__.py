@@ -11,7 +11,8 @@ open_data(spec, split) -> data            "KIND:PATH" and "train" or "val"; data
 build(data | None, **sizes) -> System     annotated with its class, whose keywords may be set; without data, from config
 read_batch(data, indices, recipe) -> dict of tensors, first dimension the batch; pure, the same for the same indices
 Recipe(system, settings, data | None)     LightningModule: `settings`, `system`, `kept` (the network to save, of build's
-                    class), training_step (mean loss, or a dict with it), validation_step, configure_optimizers
+                    class), validation_step, configure_optimizers, training_step: the mean loss, or {"loss": mean,
+                    "count": over so many}, where that is not the samples (parts.py)
 measure(recipe, data) -> figures          on all of a split, with a control
 describe(recipe, data) -> more fields of the card
 draw_samples(recipe, data, path)          writes samples.png

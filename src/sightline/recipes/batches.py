@@ -51,16 +51,17 @@ class Share:
 
 
 class Steps(IterableDataset):
-    """Yields the batches of steps `first` to `last`; several workers share them out in order."""
+    """Yields the batches of steps `first` to `last`, each in `parts` equal ones; several workers keep the order."""
 
-    def __init__(self, read: Read, order: Ordered, first: int, last: int) -> None:
-        self.read, self.order, self.first, self.last = read, order, first, last
+    def __init__(self, read: Read, order: Ordered, first: int, last: int, parts: int = 1) -> None:
+        self.read, self.order, self.first, self.last, self.parts = read, order, first, last, parts
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         worker = get_worker_info()
         skip, stride = (worker.id, worker.num_workers) if worker else (0, 1)
-        for step in range(self.first + skip, self.last, stride):
-            yield self.read(self.order[step])
+        for number in range(self.first * self.parts + skip, self.last * self.parts, stride):
+            step, part = divmod(number, self.parts)
+            yield self.read(self.order[step][part :: self.parts])
 
 
 class Reader:
@@ -89,7 +90,7 @@ class Batches(lightning.LightningDataModule):
     """Feeds a run: training batches from the trainer's step on, and `held` (a setting, 1000) of the held-out samples.
 
     The latter are spread evenly over the collection.  On several machines each process takes its share of every
-    training batch; the held-out samples are read by all.
+    training batch, in as many parts as the trainer accumulates; the held-out samples are read by all.
     """
 
     def __init__(self, recipe_file: Any, recipe: Any, train: Any, held: Any, *, told: str) -> None:
@@ -105,8 +106,8 @@ class Batches(lightning.LightningDataModule):
         order = self.order
         if self.trainer and self.trainer.world_size > 1:
             order = Share(order, self.trainer.global_rank, self.trainer.world_size)
-        first = self.trainer.global_step if self.trainer else 0
-        return DataLoader(Steps(self.read, order, first, self.settings.steps), batch_size=None)
+        first, parts = (self.trainer.global_step, self.trainer.accumulate_grad_batches) if self.trainer else (0, 1)
+        return DataLoader(Steps(self.read, order, first, self.settings.steps, parts), batch_size=None)
 
     def val_dataloader(self) -> DataLoader:
         size = self.settings.batch

@@ -27,16 +27,21 @@ def is_first() -> bool:
     return all(int(os.environ.get(name) or 0) == 0 for name in names)
 
 
-def check_machines(machines: dict[str, Any], batch: int) -> None:
-    """Raises TrainingError for numbers below 1, an unknown strategy, a batch that cannot be shared, missing GPUs."""
+def check_machines(machines: dict[str, Any], batch: int, accumulate: int = 1) -> None:
+    """Raises TrainingError for numbers below 1, an unknown strategy, a batch that cannot be shared, missing GPUs.
+
+    Shared by all processes, and by each in `accumulate` parts.
+    """
     for key in ("devices", "nodes"):
         if not isinstance(machines[key], int) or machines[key] < 1:
             raise TrainingError(f"{key}={machines[key]!r}: expected a whole number of 1 or more")
     if machines["strategy"] not in STRATEGIES:
         raise TrainingError(f"strategy={machines['strategy']!r}: expected {' or '.join(STRATEGIES)}")
     world = machines["devices"] * machines["nodes"]
-    if batch % world:
-        raise TrainingError(f"batch={batch} cannot be shared evenly by {world} processes; give a multiple of {world}")
+    if batch % (world * accumulate):
+        among = [f"by {world} processes"] * (world > 1) + [f"in accumulate={accumulate} parts"] * (accumulate > 1)
+        told = f"batch={batch} cannot be shared evenly {' '.join(among)}; give a multiple of {world * accumulate}"
+        raise TrainingError(told)
     if torch.cuda.is_available() and machines["devices"] > torch.cuda.device_count():
         raise TrainingError(f"devices={machines['devices']}: this machine has {torch.cuda.device_count()} GPUs")
 

@@ -24,7 +24,7 @@ class Progress(lightning.Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, recipe: lightning.LightningModule, outputs: Any, *ignored: Any
     ) -> None:
-        told = f"Training, loss {float(outputs['loss']):.3f}"
+        told = f"Training, loss {float(outputs['loss']) * trainer.accumulate_grad_batches:.3f}"
         self.bar.update(self.task, completed=trainer.global_step, description=told)
 
     def on_train_end(self, *ignored: Any) -> None:

@@ -81,8 +81,9 @@ class Recipe(lightning.LightningModule):
         """The network to save: the averaged one."""
         return self.average.module
 
-    def training_step(self, batch: dict[str, Tensor], number: int) -> Tensor:
-        return self.system.loss(batch, self.settings.smoothing)["loss"]  # type: ignore[operator]
+    def training_step(self, batch: dict[str, Tensor], number: int) -> dict[str, Tensor]:
+        loss = self.system.loss(batch, self.settings.smoothing)["loss"]  # type: ignore[operator]
+        return {"loss": loss, "count": (batch["target"][:, 1:] != self.system.pad).sum()}
 
     def optimizer_step(self, *given: Any, **named: Any) -> None:
         super().optimizer_step(*given, **named)

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 
 from sightline.recipes.batches import Batches, Unreadable
 from sightline.recipes.machines import check_machines, is_first, stop_others, trainer_options
+from sightline.recipes.parts import Parts
 from sightline.recipes.plan import ALONE, TrainingError, command_of, new_plan, read_plan, recipe_of
 from sightline.recipes.progress import Progress, quiet
 from sightline.recipes.results import measured, write_results
@@ -36,18 +37,16 @@ def train(
 ) -> Path:
     """Trains `system` on `data` and returns the run folder `out` (default: runs/SYSTEM).
 
-    `data` is KIND:PATH, as the recipe's `open_data` reads it.  `overrides` are the recipe's settings
-    (steps, batch, rate …) or arguments of the system (dim, depth …).  `resume=FOLDER` goes on from the last
-    checkpoint of a run that was cut off, exactly as it would have gone on.  The folder holds `weights/` (config,
-    safetensors, card), `metrics.json`, `curves.png`, `samples.png`, `command.txt`, `run.json`, `checkpoints/`.
-    `devices` GPUs (processes, where there are none) on each of `nodes` machines share every batch, by `strategy` "ddp"
-    or "fsdp"; see `sightline.recipes.machines`.
-    Raises ValueError, in one line, for an unknown recipe or key, bad data, a folder that holds a run, a loss that
-    is not finite (the last good checkpoint stays) and a full disk.
+    `data` is KIND:PATH, as the recipe's `open_data` reads it.  `overrides` are the recipe's settings (steps, batch …),
+    arguments of the system (dim, depth …), or `accumulate=K`: each batch in K parts (`sightline.recipes.parts`).
+    `resume=FOLDER` goes on with a run that was cut off, exactly as it would have gone on.  The folder holds `weights/`
+    (config, safetensors, card), `metrics.json`, `curves.png`, `samples.png`, `command.txt`, `run.json`, `checkpoints/`.
+    `devices` GPUs (or processes) on each of `nodes` machines share every batch; see `sightline.recipes.machines`.
+    Raises ValueError, in one line, for an unknown recipe or key, bad data, a folder that holds a run, a full disk, and
+    a loss that is not finite (the last good checkpoint stays).
     """
     if resume is not None:
-        folder = Path(resume)
-        plan = read_plan(folder, system, data, overrides)
+        folder, plan = Path(resume), read_plan(Path(resume), system, data, overrides)
     else:
         plan = new_plan(system, data, tiny, overrides)
         folder = Path(out or Path("runs") / str(system))
@@ -55,7 +54,7 @@ def train(
             raise TrainingError(f"{folder}: holds a run already; give another out, or resume it")
     given = {"devices": devices, "nodes": nodes, "strategy": strategy}
     plan["machines"] = plan.get("machines", ALONE) | {key: value for key, value in given.items() if value is not None}
-    check_machines(plan["machines"], plan["settings"]["batch"])
+    check_machines(plan["machines"], plan["settings"]["batch"], plan.get("accumulate", 1))
     try:
         with quiet():
             _run(plan, folder, resumed=resume is not None)
@@ -64,7 +63,7 @@ def train(
     except (OSError, RuntimeError, SafetensorError) as error:
         if not is_full(error):
             raise
-        full = f"the disk is full (or the one of {tempfile.gettempdir()}, where a checkpoint is written first)"
+        full = f"the disk is full (or that of {tempfile.gettempdir()}, where a checkpoint is written first)"
         raise TrainingError(f"{folder}: {full}; free some space, then resume this run") from error
     return folder
 
@@ -91,7 +90,7 @@ def _run(plan: dict[str, Any], folder: Path, *, resumed: bool) -> None:
         (folder / "run.json").write_text(json.dumps(plan, indent=1), encoding="utf-8")
         (folder / "command.txt").write_text(command_of(plan) + "\n", encoding="utf-8")
     record = Record(folder, recipe.settings, recipe_file.HELD)
-    _fit(recipe, batches, record, plan["machines"], resumed)
+    _fit(recipe, batches, record, plan, resumed)
     if not is_first():
         return
     if plan["machines"]["strategy"] == "fsdp":  # no process holds the whole network, but the checkpoint does
@@ -111,9 +110,10 @@ def _made(recipe_file: Any, plan: dict[str, Any], data: Any, *, fresh: bool) -> 
     return recipe
 
 
-def _fit(recipe: Any, batches: Batches, record: Record, machines: dict[str, Any], resumed: bool) -> None:
-    settings = recipe.settings
-    watchers = [record, *([Progress()] if sys.stderr.isatty() and is_first() else [])]
+def _fit(recipe: Any, batches: Batches, record: Record, plan: dict[str, Any], resumed: bool) -> None:
+    settings, machines, accumulate = recipe.settings, plan["machines"], plan.get("accumulate", 1)
+    record.parts = Parts(recipe, accumulate * machines["devices"] * machines["nodes"])
+    watchers = [record.parts, record, *([Progress()] if sys.stderr.isatty() and is_first() else [])]
     trainer = lightning.Trainer(
         max_steps=settings.steps,
         precision=settings.precision,
@@ -124,7 +124,8 @@ def _fit(recipe: Any, batches: Batches, record: Record, machines: dict[str, Any]
         enable_progress_bar=False,
         num_sanity_val_steps=0,
         gradient_clip_val=getattr(settings, "clip", 1.0),
-        val_check_interval=max(1, settings.steps // getattr(settings, "checks", 5)),
+        accumulate_grad_batches=accumulate,
+        val_check_interval=max(1, settings.steps // getattr(settings, "checks", 5)) * accumulate,
         check_val_every_n_epoch=None,
         use_distributed_sampler=False,
         **trainer_options(machines, recipe),

@@ -11,9 +11,15 @@ import numpy as np
 import torch
 from torch import nn
 
+from sightline.recipes.parts import Parts
 from sightline.recipes.plan import TrainingError
 
 log = logging.getLogger("sightline")
+
+
+def ends_step(trainer: lightning.Trainer, number: int) -> bool:
+    """Tells whether a part of a batch, by its number, is its batch's last, so that the network has moved."""
+    return (number + 1) % trainer.accumulate_grad_batches == 0
 
 
 class Record(lightning.Callback):
@@ -25,10 +31,11 @@ class Record(lightning.Callback):
 
     def __init__(self, folder: Path, settings: Any, figure: str) -> None:
         self.last, self.settings, self.figure = folder / "checkpoints" / "last.ckpt", settings, figure
+        self.parts: Parts | None = None
         self.losses: list[float] = []
         self.held: list[tuple[int, float]] = []
         self.seconds = 0.0
-        self._clock = 0.0
+        self._clock, self._loss = 0.0, torch.tensor(0.0)
 
     @property
     def told(self) -> str:
@@ -50,9 +57,10 @@ class Record(lightning.Callback):
     def on_train_start(self, trainer: lightning.Trainer, *ignored: Any) -> None:
         self._clock = time.monotonic()
 
-    def on_train_batch_start(self, trainer: lightning.Trainer, *ignored: Any) -> None:
-        parts = [self.settings.seed, trainer.global_step, trainer.global_rank]
-        torch.manual_seed(int(np.random.SeedSequence(parts).generate_state(1)[0]))
+    def on_train_batch_start(self, trainer: lightning.Trainer, recipe: Any, batch: Any, number: int) -> None:
+        part = number % trainer.accumulate_grad_batches
+        drawn = [self.settings.seed, trainer.global_step, trainer.global_rank, *([part] if part else [])]
+        torch.manual_seed(int(np.random.SeedSequence(drawn).generate_state(1)[0]))
 
     def on_before_optimizer_step(
         self, trainer: lightning.Trainer, recipe: lightning.LightningModule, optimizer: Any
@@ -67,12 +75,16 @@ class Record(lightning.Callback):
         )
 
     def on_train_batch_end(
-        self, trainer: lightning.Trainer, recipe: lightning.LightningModule, outputs: Any, *ignored: Any
+        self, trainer: lightning.Trainer, recipe: lightning.LightningModule, outputs: Any, batch: Any, number: int
     ) -> None:
         now = time.monotonic()
         self.seconds, self._clock = self.seconds + now - self._clock, now
+        self._loss = outputs["loss"].detach() + (self._loss if number % trainer.accumulate_grad_batches else 0.0)
+        if not ends_step(trainer, number):
+            return
         # the mean over the processes, which is the loss of the whole batch
-        self.losses.append(float(trainer.strategy.reduce(outputs["loss"].detach(), reduce_op="mean")))
+        mean = trainer.strategy.reduce(self._loss, reduce_op="mean")
+        self.losses.append(float(mean * (self.parts.scale if self.parts else 1.0)))
         step, steps = trainer.global_step, self.settings.steps
         if step % max(1, steps // 100) == 0:
             recent = float(np.mean(self.losses[-50:]))
@@ -93,14 +105,25 @@ class Checkpoints(lightning.Callback):
     def __init__(self, last: Path, every: int) -> None:
         self.last, self.every = last, every
 
-    def on_train_batch_end(self, trainer: lightning.Trainer, *ignored: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, recipe: Any, outputs: Any, batch: Any, number: int
+    ) -> None:
+        # where the held-out figure is taken now, that comes first: a resumed run would not take it again
+        if ends_step(trainer, number) and (number + 1) % trainer.val_check_batch:
+            self._save(trainer)
+
+    def on_validation_end(self, trainer: lightning.Trainer, *ignored: Any) -> None:
+        self._save(trainer)
+
+    def _save(self, trainer: lightning.Trainer) -> None:
         step = trainer.global_step
-        if step % self.every == 0 or step == trainer.max_steps:
-            fresh = self.last.with_suffix(".new")
-            try:
-                trainer.save_checkpoint(fresh, weights_only=False)
-            except OSError:
-                fresh.unlink(missing_ok=True)  # a part of a checkpoint only takes space
-                raise
-            if trainer.is_global_zero:
-                fresh.replace(self.last)
+        if step % self.every and step != trainer.max_steps:
+            return
+        fresh = self.last.with_suffix(".new")
+        try:
+            trainer.save_checkpoint(fresh, weights_only=False)
+        except OSError:
+            fresh.unlink(missing_ok=True)  # a part of a checkpoint only takes space
+            raise
+        if trainer.is_global_zero:
+            fresh.replace(self.last)
