@@ -67,7 +67,7 @@ def ask(
     folder = OutputFolder(out) if pictures else None
     if folder is not None:
         with busy(f"Opening {system} …", as_json):
-            from sightline.tasks.answerer import open_answerer, words_of
+            from sightline.tasks.answerer import QuestionError, open_answerer, words_of
             from sightline.tasks.ask import CANDIDATES
 
             hush_libraries()
@@ -77,6 +77,8 @@ def ask(
         for picture in tracked(pictures, "Asking", quiet=as_json):
             try:
                 results.append(_ask(picture, opened, folder, asked))
+            except QuestionError:
+                raise  # the question is at fault, and so it would be for every picture
             except (ValueError, OSError, RuntimeError, MemoryError) as error:
                 report(failures, str(picture), error)
     index = _write_index(folder, results, question) if folder is not None and len(results) > 1 else None
@@ -93,7 +95,8 @@ def ask(
 def _ask(picture: Path, opened: Any, folder: OutputFolder, asked: dict[str, Any]) -> Made:
     asked = asked | {"sha256": hashlib.sha256(picture.read_bytes()).hexdigest()}
     # a system without attention leaves its answer alone
-    held = folder.held(picture, SUFFIXES) or folder.held(picture, SUFFIXES[:1])
+    suffixes = SUFFIXES if opened.model.kind == "attention" else SUFFIXES[:1]
+    held = folder.held(picture, suffixes)
     if held is not None:
         told = json.loads(held[0].read_text("utf-8"))
         if told.get("asked") == asked:
@@ -101,8 +104,7 @@ def _ask(picture: Path, opened: Any, folder: OutputFolder, asked: dict[str, Any]
     from sightline.tasks.ask import ask as answer
 
     said = answer(picture, asked["question"], choices=asked["choices"], system=opened, beam=asked["beam"])
-    suffixes = SUFFIXES if said.attention is not None else SUFFIXES[:1]
-    paths = held if held is not None and len(held) == len(suffixes) else folder.names(picture, suffixes)
+    paths = held or folder.names(picture, suffixes)
     told = _told(picture, said, paths, asked)
     paths[0].write_text(json.dumps(told, ensure_ascii=False, indent=1) + "\n", "utf-8")
     for path in paths[1:]:

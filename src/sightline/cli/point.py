@@ -71,7 +71,7 @@ def point(
     if folder is not None:
         with busy(f"Opening {system} …", as_json):
             from sightline.systems.visual7w import Visual7WPointing
-            from sightline.tasks.answerer import open_answerer, words_of
+            from sightline.tasks.answerer import QuestionError, open_answerer, words_of
 
             hush_libraries()
             opened = open_answerer(system, (), words_of(question), Visual7WPointing)
@@ -79,6 +79,8 @@ def point(
         for picture in tracked(pictures, "Pointing", quiet=as_json):
             try:
                 results.append(_point(picture, opened, folder, asked))
+            except QuestionError:
+                raise  # the question is at fault, and so it would be for every picture
             except (ValueError, OSError, RuntimeError, MemoryError) as error:
                 report(failures, str(picture), error)
     index = _write_index(folder, results, question) if folder is not None and len(results) > 1 else None
@@ -109,7 +111,8 @@ def parse_boxes(text: str) -> list[list[float]]:
 def _point(picture: Path, opened: Any, folder: OutputFolder, asked: dict[str, Any]) -> Made:
     asked = asked | {"sha256": hashlib.sha256(picture.read_bytes()).hexdigest()}
     # a system without attention has no page
-    held = folder.held(picture, SUFFIXES) or folder.held(picture, SUFFIXES[:2])
+    suffixes = SUFFIXES if opened.model.kind == "attention" else SUFFIXES[:2]
+    held = folder.held(picture, suffixes)
     if held is not None:
         told = json.loads(held[0].read_text("utf-8"))
         if told.get("asked") == asked:
@@ -117,8 +120,7 @@ def _point(picture: Path, opened: Any, folder: OutputFolder, asked: dict[str, An
     from sightline.tasks.point import point as point_at
 
     meant = point_at(picture, asked["question"], boxes=asked["boxes"], system=opened)
-    suffixes = SUFFIXES if meant.attention is not None else SUFFIXES[:2]
-    paths = held if held is not None and len(held) == len(suffixes) else folder.names(picture, suffixes)
+    paths = held or folder.names(picture, suffixes)
     told = _told(picture, meant, paths, asked)
     paths[0].write_text(json.dumps(told, ensure_ascii=False, indent=1) + "\n", "utf-8")
     for path in paths[1:]:

@@ -91,9 +91,10 @@ def point(image: Any, question: str, *, boxes: Sequence[Sequence[float]] | None 
     generated world.  Raises `QuestionError` for an empty question, one without a known word, boxes that are none or lie
     outside, and an unusable system, and `PhotographError` for a picture that cannot be opened.
     """
-    words = as_question(words_of(question))
+    said = words_of(question)
+    words = as_question(said)
     opened = open_answerer(system, CANDIDATES, words, Visual7WPointing)
-    unknown = check_known(opened, words)
+    unknown = check_known(opened, said)
     photograph = open_photograph(image)
     candidates = windows() if boxes is None else _read_boxes(boxes, photograph.size)
     network: Any = opened.model
