@@ -76,6 +76,9 @@ def test_misuse_is_one_line(home: Path, capsys: Captured) -> None:
         (["glimpse", "scans", "-s", "nobody-s-system"], "nobody-s-system"),
         (["glimpse", "scans", "-s", "tiny_ram", "--copies", "0"], "copies"),
         (["glimpse", "nothing.png", "-s", "tiny_ram"], "no such file"),
+        (["glimpse", "scans", "-s", "tiny_ram", "--seed", "-1"], "seed"),
+        (["glimpse", "scans", "-s", "tiny_ram", "--out", "broken.png"], "--out broken.png: cannot write there"),
+        (["glimpse", "scans", "-s", "scans"], "scans"),
     ):
         assert run(command) == 2
         error = capsys.readouterr().err

@@ -110,6 +110,9 @@ def test_standard_input(home: Path, toy: Path, capsys: Captured, monkeypatch: py
         (["-f", "binary"], "binary: is no text in UTF-8"),
         (["-f", "."], "cannot be read"),
         (["a", "--beam", "0"], "beam"),
+        (["a", "--length-penalty", "nan"], "length-penalty"),
+        (["a", "--length-penalty", "-1"], "length-penalty"),
+        (["a", "--out", "binary"], "--out binary: cannot write there"),
     ],
 )
 def test_wrong_use_is_one_line_and_code_2(home: Path, arguments: list[str], told: str, capsys: Captured) -> None:

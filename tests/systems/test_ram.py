@@ -142,6 +142,38 @@ def test_what_no_glimpse_covers_changes_nothing() -> None:
     assert not torch.equal(model(images, places).log_probs, model(hidden, places).log_probs)
 
 
+def test_later_glimpses_do_not_reach_back() -> None:
+    model, images = small(scales=2), torch.rand(3, 1, 20, 20)
+    places = torch.rand(3, 3, 2) * 2 - 1
+    moved = places.clone()
+    moved[:, 2] = -moved[:, 2]
+    torch.manual_seed(4)
+    first = model(images, places)
+    torch.manual_seed(4)
+    second = model(images, moved)
+    assert torch.equal(first.baselines[:, :2], second.baselines[:, :2])
+    assert not torch.equal(first.baselines[:, 2], second.baselines[:, 2])
+    assert torch.equal(first.log_densities, second.log_densities)
+    assert not torch.equal(first.log_probs, second.log_probs)
+
+
+def test_a_path_of_other_length_is_followed_to_its_end() -> None:
+    model, images = small(), torch.rand(2, 1, 20, 20)
+    for count in (1, 5):
+        reading = model(images, torch.zeros(2, count, 2))
+        assert reading.baselines.shape == (2, count)
+        assert reading.log_densities.shape == (2, count - 1)
+
+
+def test_pictures_of_a_batch_do_not_disturb_each_other() -> None:
+    model, images = small(scales=2), torch.rand(4, 1, 20, 20)
+    places = torch.rand(4, 3, 2) * 2 - 1
+    together = model(images, places).log_probs
+    for row in range(4):
+        alone = model(images[row : row + 1], places[row : row + 1]).log_probs
+        torch.testing.assert_close(alone, together[row : row + 1], atol=1e-6, rtol=0)
+
+
 def test_canvases_of_any_size_and_shape() -> None:
     model = small(scales=2, channels=3)
     assert model(torch.rand(2, 3, 33, 57)).log_probs.shape == (2, 10)

@@ -297,6 +297,45 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
     assert torch.equal(model(source, lengths, target), again(source, lengths, target))
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_hypotheses_of_a_sentence_share_its_memory(attention: str) -> None:
+    model = tiny(attention)
+    source, lengths, target = some(batch=2)
+    step, state = model.steps(source, lengths)
+    _, state = step(target[:, 0], state)
+    tokens = torch.tensor([3, 7, 9, 4, 4, 12])  # three of the first sentence, three of the second
+    log_probs, after = step(tokens, state.repeat_interleave(3, dim=0))
+    assert log_probs.shape == (6, 13)
+    assert after.shape == (6, state.shape[1])
+    for row, token in enumerate(tokens):
+        place = slice(row // 3, row // 3 + 1)
+        given = torch.stack([target[row // 3, 0], token])[None]
+        wanted = model(source[place], lengths[place], given).log_softmax(dim=2)[0, 1]
+        torch.testing.assert_close(log_probs[row], wanted, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("lengths", [[0, 7, 3], [7, 8, 3], [-1, 2, 3]])
+def test_lengths_that_are_none_are_refused(lengths: list[int]) -> None:
+    source, _, target = some()
+    with pytest.raises(ValueError, match=r"lengths must lie in 1 \.\. 7"):
+        tiny()(source, torch.tensor(lengths), target)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_the_first_word_of_one_sentence_does_not_reach_another(attention: str) -> None:
+    model = tiny(attention)
+    source, lengths, target = some(batch=4)
+    changed = source.clone()
+    changed[2, 0] = 3 if changed[2, 0] != 3 else 4
+    before, after = model(source, lengths, target), model(changed, lengths, target)
+    others = torch.tensor([0, 1, 3])
+    torch.testing.assert_close(before[others], after[others], atol=1e-6, rtol=0)
+    assert not torch.allclose(before[2], after[2])
+
+
 def test_wrong_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="attention must be one of none"):
         tiny("local")

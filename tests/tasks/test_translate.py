@@ -145,5 +145,28 @@ def test_systems_that_do_not_translate_are_refused(folder: Path, tmp_path: Path)
     (folder / PIECES).write_text("{}")
     with pytest.raises(ValueError, match=PIECES):
         open_translator(folder)
+
+
+@pytest.mark.parametrize("beam", [1, 4])
+@pytest.mark.parametrize("penalty", [-0.5, float("nan"), float("inf")])
+def test_searches_that_are_none_are_refused(beam: int, penalty: float) -> None:
+    with pytest.raises(TranslationError, match="length_penalty must be a number of 0 or more"):
+        translate("a", system=translator(), beam=beam, length_penalty=penalty)
     with pytest.raises(TranslationError, match="beam and batch must be 1 or more"):
         translate("a", system=translator(), beam=0)
+
+
+def test_a_beam_wider_than_the_vocabulary_is_a_search() -> None:
+    opened = translator()
+    source = [*opened.pieces.encode("a b c"), opened.pieces.end]
+    (target, score), *_ = search(opened.model, [source], opened.pieces, beam=len(opened.pieces) + 20)
+    assert np.isfinite(score)
+    assert set(target) <= set(range(4, len(opened.pieces)))
+
+
+def test_a_sentence_of_one_piece_and_one_of_many_have_an_alignment_each() -> None:
+    for text in ("a", "a " * 150):
+        found = translate(text, system=translator(), beam=2)
+        if found.text:
+            assert found.attention is not None
+            assert found.attention.weights.shape == (len(found.attention.target), len(text.split()) + 1)

@@ -83,7 +83,7 @@ class Recipe(lightning.LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], number: int) -> dict[str, Tensor]:
         loss = self.system.loss(batch, self.settings.smoothing)["loss"]  # type: ignore[operator]
-        return {"loss": loss, "count": (batch["target"][:, 1:] != self.system.pad).sum()}
+        return {"loss": loss, "count": torch.count_nonzero(batch["target"][:, 1:])}  # words, no padding
 
     def optimizer_step(self, *given: Any, **named: Any) -> None:
         super().optimizer_step(*given, **named)

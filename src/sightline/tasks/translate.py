@@ -104,7 +104,7 @@ def translate(text: str, *, system: Any = None, beam: int = 5, length_penalty: f
     """Translates one sentence; the bundled "seq2seq" knows captions of photographs, German to English.
 
     `beam=1` is greedy. Raises `TranslationError` for an empty sentence, for one without a single known character, for
-    more than 400 pieces, and for an unusable system.
+    more than 400 pieces, for a search that is none, and for an unusable system.
     """
     return translate_all([text], system=system, beam=beam, length_penalty=length_penalty)[0]
 
@@ -116,6 +116,8 @@ def translate_all(
     opened = open_translator(system)
     if beam < 1 or batch < 1:
         raise TranslationError(f"beam and batch must be 1 or more, given {beam} and {batch}")
+    if not (math.isfinite(length_penalty) and length_penalty >= 0):
+        raise TranslationError(f"length_penalty must be a number of 0 or more, given {length_penalty}")
     sources = [read_sentence(text, opened.pieces) for text in texts]
     found = search(opened.model, sources, opened.pieces, beam=beam, length_penalty=length_penalty, batch=batch)
     written = []
