@@ -18,7 +18,7 @@ def recipe_around(folder: Path) -> tuple[Any, Any]:
     if not (folder / "card.json").is_file():
         raise ValueError(f"{folder}: no card.json; expected the `weights` folder of a run")
     card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
-    recipe_file = recipe_of(card["system"])
+    recipe_file = recipe_of(card.get("recipe", card["system"]))
     network = recipe_file.build(None, **json.loads((folder / "config.json").read_text(encoding="utf-8")))
     load_model(network, str(folder / "model.safetensors"))
     recipe = recipe_file.Recipe(network, recipe_file.Settings(**card.get("settings", {})), None)

@@ -4,9 +4,8 @@ data      scenes:COUNT[#ENCODER], COUNT scenes for training and an eighth as man
           efficientnet_lite0:11 (cells of 16 x 16 pixels of 224) where none is named
 system    systems/show_attend_tell.py, as on photographs
 measure   greedy captions of all held-out scenes: how many name everything rightly and in order, how many words of
-          things are right at their place; the same captions held against other scenes; and, of the true captions read
-          word by word, how often the peak of the attention lies in the box of what the word speaks of, beside what an
-          even map, the middle of the picture and random maps score
+          things (colours, shapes) are right at their place; the same captions held against other scenes; and where the
+          model looked (recipes/scene_looks.py)
 """
 
 from dataclasses import dataclass
@@ -15,14 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from sightline.data.scene_captions import SceneCaptions
 from sightline.data.scenes import Scenes
 from sightline.lens.strip import WordStrip
-from sightline.metrics.localisation import pointing_game
 from sightline.recipes import show_attend_tell
 from sightline.recipes.captions import agree, describe, load_beside, read_batch, save_beside, say
+from sightline.recipes.scene_looks import kind_of, scene_chunks, scene_looks
 from sightline.recipes.show_attend_tell import HELD, TINY_SYSTEM, Recipe
 from sightline.systems.show_attend_tell import ShowAttendTell
 from sightline.tasks.encoder import cached_scenes
@@ -77,8 +75,13 @@ def build(data: SceneCaptions | None, **sizes: Any) -> ShowAttendTell:
 
 def measure(recipe: Any, data: SceneCaptions) -> dict[str, Any]:
     """Measures captions and attention, as told above."""
+    return {**words_right(recipe, data), "peak_in_box": scene_looks(recipe, data)}
+
+
+def words_right(recipe: Any, data: SceneCaptions) -> dict[str, Any]:
+    """Measures greedy captions, against their own scenes and against others."""
     said: list[list[str]] = []
-    for indices in _chunks(data):
+    for indices in scene_chunks(data):
         features = data.batch(indices)["features"].to(recipe.device)
         said += [one.split() for one in say(recipe.kept, features, recipe.vocabulary)]
     other = [*range(1, len(data)), 0]
@@ -86,52 +89,24 @@ def measure(recipe: Any, data: SceneCaptions) -> dict[str, Any]:
         "scenes": len(data),
         **_right(data, said, list(range(len(data)))),
         "other_scenes": _right(data, said, other),
-        "peak_in_box": _peaks(recipe, data),
     }
-
-
-def _chunks(data: SceneCaptions) -> list[np.ndarray]:
-    return np.array_split(np.arange(len(data)), -(-len(data) // 50))
 
 
 def _right(data: SceneCaptions, said: list[list[str]], truth: list[int]) -> dict[str, float]:
     """The share of captions whose words of things are all right, and of such words right at their place."""
-    exact, right, count = 0, 0, 0
+    exact, right = 0, {"colours": [0, 0], "shapes": [0, 0]}
     for words, index in zip(said, truth, strict=True):
         wanted = data.sentences[index].words
-        hits = [place < len(words) and words[place] == wanted[place] for place, _ in data.content(index)]
-        exact += all(hits) and len(words) == len(wanted)
-        right, count = right + sum(hits), count + len(hits)
-    return {"exact": exact / len(said), "attributes": right / count}
-
-
-def _peaks(recipe: Any, data: SceneCaptions) -> dict[str, float]:
-    """How often the attention's peak lies in the box of what a word speaks of, and what other maps score."""
-    maps, masks = _maps(recipe, data)
-    found = pointing_game(maps, masks, tolerance=0)
-    random = pointing_game(torch.rand_like(maps), masks, tolerance=0)
-    return {
-        "value": found.value,
-        "area": found.area,
-        "centre": found.centre,
-        "random": random.value,
-        "words": len(maps),
-    }
-
-
-def _maps(recipe: Any, data: SceneCaptions) -> tuple[Tensor, Tensor]:
-    """The map and the boxes of each word that speaks of things, over all scenes."""
-    maps, masks = [], []
-    rows, columns = data.features.rows, data.features.columns
-    for indices in _chunks(data):
-        batch = read_batch(data, indices, recipe)
-        told = recipe.kept(batch["features"].to(recipe.device), batch["tokens"].flatten(0, 1).to(recipe.device))
-        for weights, boxes, index in zip(told.weights.float().cpu(), data.boxes(indices), indices, strict=True):
-            for place, things in data.content(int(index)):
-                maps.append(weights[place].view(rows, columns))
-                masks.append(boxes[list(things)].any(dim=0))
-    keep = [number for number, mask in enumerate(masks) if mask.any()]  # a thing may be hidden altogether
-    return torch.stack([maps[n] for n in keep]), torch.stack([masks[n] for n in keep])
+        hits = 0
+        for place, _ in data.content(index):
+            hit = place < len(words) and words[place] == wanted[place]
+            hits += hit
+            right[kind_of(wanted[place])][0] += hit
+            right[kind_of(wanted[place])][1] += 1
+        exact += hits == len(data.content(index)) and len(words) == len(wanted)
+    shares = {kind: hit / count for kind, (hit, count) in right.items()}
+    both = sum(hit for hit, _ in right.values()) / sum(count for _, count in right.values())
+    return {"exact": exact / len(said), "attributes": both, **shares}
 
 
 def draw_samples(recipe: Any, data: SceneCaptions, path: Path) -> None:

@@ -1,0 +1,135 @@
+"""`point`: the box is the one that scores best, windows cover the picture, refusals."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from sightline.data.vocabulary import Vocabulary
+from sightline.systems.visual7w import Visual7W, Visual7WPointing
+from sightline.tasks.answerer import Answerer, QuestionError
+from sightline.tasks.point import apart, as_question, overlap, point, windows, with_boxes
+
+WORDS = ("which", "object", "is", "the", "cube", "red", "left", "of", "these", "objects")
+PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
+SIZES = {"vocab": 4 + len(WORDS), "image_size": 32, "width": 8, "embedding": 8, "hidden": 12, "attention": 4}
+
+
+def toy(kind: str = "attention") -> Answerer:
+    torch.manual_seed(1)
+    model = Visual7WPointing(**SIZES, region=6, kind=kind).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.6)
+    return Answerer(model, Vocabulary(WORDS), "toy", "toy scenes")
+
+
+def test_the_best_of_given_boxes_is_pointed_at() -> None:
+    opened = toy()
+    boxes = [(0.0, 0.0, 15.0, 20.0), (30.0, 10.0, 60.0, 40.0), (20.0, 0.0, 40.0, 15.0)]
+    meant = point(PICTURE, "which object is red?", boxes=boxes, system=opened)
+    asked = torch.tensor([[opened.vocabulary.encode(["which", "object", "is", "red"])]])
+    shares = torch.tensor(boxes) / torch.tensor([60.0, 40.0, 60.0, 40.0])
+    with torch.no_grad():
+        scores = opened.model(opened.see(PICTURE), asked, shares[None, None])[0][0, 0].softmax(dim=0)
+    assert meant.box == boxes[int(scores.argmax())]
+    assert meant.given
+    np.testing.assert_allclose([share for _, share in meant.boxes], sorted(scores.tolist(), reverse=True), atol=1e-5)
+
+
+def test_windows_are_tried_where_no_boxes_are_given(tmp_path: Path) -> None:
+    meant = point(PICTURE, "the red cube", system=toy())
+    assert meant.asked == "which object is the red cube"
+    assert not meant.given
+    assert 1 <= len(meant.boxes) <= 4
+    shares = [share for _, share in meant.boxes]
+    assert shares == sorted(shares, reverse=True)
+    for left, top, right, bottom in (box for box, _ in meant.boxes):
+        assert 0 <= left < right <= 60
+        assert 0 <= top < bottom <= 40
+        assert (right - left) / 60 == pytest.approx((bottom - top) / 40, abs=0.01)  # a square of the squashed picture
+    assert meant.attention is not None
+    assert list(meant.attention.words) == meant.asked.split()
+    for name in ("a.png", "a.html"):
+        assert meant.save(tmp_path / name).stat().st_size > 500
+
+
+def test_the_box_is_drawn_where_it_is() -> None:
+    plain = Image.new("RGB", (300, 200), (90, 90, 90))
+    drawn = np.asarray(with_boxes(plain, [(50.0, 40.0, 120.0, 160.0)]), np.float64)
+    scale = drawn.shape[1] / 300
+    rows, columns = np.nonzero(np.abs(drawn - 90).sum(axis=2))
+    found = np.array([columns.min(), rows.min(), columns.max(), rows.max()]) / scale
+    np.testing.assert_allclose(found, [50, 40, 120, 160], atol=4)
+    assert (drawn[int(100 * scale), int(80 * scale)] == 90).all()
+
+
+def test_without_attention_the_box_is_all_that_is_drawn(tmp_path: Path) -> None:
+    meant = point(PICTURE, "the red cube", system=toy("even"))
+    assert meant.attention is None
+    meant.save(tmp_path / "a.png")
+    with pytest.raises(QuestionError, match="no page"):
+        meant.save(tmp_path / "a.html")
+    assert meant._repr_html_().startswith("<p>box ")
+
+
+def test_names_become_questions() -> None:
+    for said, asked in (
+        ("red cube", "which object is the red cube"),
+        ("the red cube", "which object is the red cube"),
+        ("left of the red cube", "which of these objects is left of the red cube"),
+        ("which object is red", "which object is red"),
+    ):
+        assert as_question(said.split()) == asked.split()
+
+
+def test_windows_lie_within_and_leave_no_place_out() -> None:
+    found = windows()
+    assert float(found.min()) >= 0
+    assert float(found.max()) <= 1 + 1e-6
+    for x, y in ((0.02, 0.02), (0.97, 0.5), (0.5, 0.97), (0.98, 0.98)):
+        inside = (found[:, 0] <= x) & (found[:, 2] >= x) & (found[:, 1] <= y) & (found[:, 3] >= y)
+        assert inside.any(), (x, y)
+
+
+corners = st.lists(st.floats(0, 1), min_size=4, max_size=4)
+
+
+@given(corners, corners)
+def test_overlap_is_that_of_the_pixels(one: list[float], other: list[float]) -> None:
+    boxes = [torch.tensor([min(c[0], c[2]), min(c[1], c[3]), max(c[0], c[2]), max(c[1], c[3])]) for c in (one, other)]
+    shared = float(overlap(*boxes))
+    assert 0 <= shared <= 1 + 1e-5
+    assert shared == pytest.approx(float(overlap(boxes[1], boxes[0])), abs=1e-6)
+    fine = (torch.arange(400) + 0.5) / 400
+    inside = [((fine > box[0]) & (fine < box[2]))[:, None] & ((fine > box[1]) & (fine < box[3]))[None] for box in boxes]
+    union = (inside[0] | inside[1]).sum()
+    if float(union) > 400**2 * 0.02:
+        assert shared == pytest.approx(float((inside[0] & inside[1]).sum() / union), abs=0.12)
+
+
+def test_kept_boxes_are_apart() -> None:
+    boxes = torch.tensor([[0.0, 0, 0.5, 0.5], [0.05, 0, 0.5, 0.5], [0.5, 0.5, 1, 1], [0.0, 0.6, 0.3, 1]])
+    assert apart(boxes, [1, 0, 2, 3], most=4) == [1, 2, 3]
+    assert apart(boxes, [0, 1, 2, 3], most=2) == [0, 2]
+
+
+def test_refusals_say_what_to_do() -> None:
+    opened = toy()
+    sizes = {name: size for name, size in SIZES.items() if name != "vocab"}
+    asks = Answerer(Visual7W(vocab=SIZES["vocab"], **sizes), opened.vocabulary, "asking")
+    for question, more, told in (
+        ("", {}, "the question is empty"),
+        ("wer ist das", {}, "no word of"),
+        ("the cube", {"boxes": []}, "two or more"),
+        ("the cube", {"boxes": [(1.0, 1.0, 5.0, 5.0), (1.0, 1.0, 5.0)]}, "expected left, top, right, bottom"),
+        ("the cube", {"boxes": [(1.0, 1.0, 5.0, 5.0), (5.0, 1.0, 1.0, 5.0)]}, "left < right"),
+        ("the cube", {"boxes": [(1.0, 1.0, 5.0, 5.0), (-1.0, 1.0, 5.0, 5.0)]}, "within the picture of 60 x 40"),
+        ("the cube", {"boxes": [(1.0, 1.0, 5.0, 5.0), (float("nan"), 1.0, 5.0, 5.0)]}, "left, top, right, bottom"),
+        ("the cube", {"system": asks}, "is for the verb ask"),
+    ):
+        with pytest.raises(QuestionError, match=told):
+            point(PICTURE, question, **({"system": opened} | more))
