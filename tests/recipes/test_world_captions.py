@@ -1,5 +1,6 @@
 """The world's captioner: what it reads, what its measure counts, and a tiny run."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,8 +9,11 @@ import pytest
 import torch
 
 from sightline.recipes import world_captions
+from sightline.recipes.scene_looks import _elsewhere, kind_of, scene_looks
 from sightline.recipes.train import train
 from sightline.recipes.world_captions import open_data
+
+SHARES = ("exact", "attributes", "colours", "shapes")
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +46,15 @@ def test_scenes_come_with_features_words_and_boxes() -> None:
 def test_the_measure_counts_what_is_right() -> None:
     data = open_data("scenes:8", "train")
     truth = [list(sentence.words) for sentence in data.sentences]
-    assert world_captions._right(data, truth, list(range(8))) == {"exact": 1.0, "attributes": 1.0}
+    assert world_captions._right(data, truth, list(range(8))) == dict.fromkeys(SHARES, 1.0)
     wrong = [["mauve" if place == 1 else word for place, word in enumerate(words)] for words in truth]
     found = world_captions._right(data, wrong, list(range(8)))
     assert found["exact"] == 0
     assert 0.5 < found["attributes"] < 1
-    assert world_captions._right(data, [[] for _ in truth], list(range(8))) == {"exact": 0.0, "attributes": 0.0}
+    assert found["colours"] < 1 == found["shapes"]  # the first word after "a" is a colour
+    longer = [[*words, "and", "more"] for words in truth]
+    assert world_captions._right(data, longer, list(range(8)))["exact"] == 0
+    assert world_captions._right(data, [[] for _ in truth], list(range(8))) == dict.fromkeys(SHARES, 0.0)
 
 
 def test_attention_on_the_box_is_found_and_beside_it_is_not() -> None:
@@ -73,13 +80,29 @@ def test_attention_on_the_box_is_found_and_beside_it_is_not() -> None:
 
     for away in (False, True):
         recipe = SimpleNamespace(kept=Pointer(away), vocabulary=data.vocabulary, device="cpu")
-        found = world_captions._peaks(recipe, data)
+        found = scene_looks(recipe, data)
         assert found["words"] > 40
         assert (found["value"] < 0.4) if away else (found["value"] > 0.8)
         assert 0 < found["area"] < 0.4
+        assert abs(found["random"] - found["area"]) < 0.1
+        assert found["mass"] < found["value"] + 0.1
+        assert found["colours"]["words"] + found["shapes"]["words"] == found["words"]
+        assert away or found["value"] > found["other_scenes"] + 0.2
+
+
+def test_another_scene_lends_the_map_of_the_same_place() -> None:
+    assert _elsewhere([1, 2, 1, 2, 5, 1]) == [2, 3, 5, 1, 4, 0]
+    assert (kind_of("red"), kind_of("sphere")) == ("colours", "shapes")
 
 
 def test_a_tiny_run_goes_through(home: Path) -> None:
     folder = train("world_captions", "scenes:24", out=home / "run", tiny=True, steps=30)
     assert (folder / "samples.png").stat().st_size > 1000
     assert (folder / "weights" / "vocabulary.json").is_file()
+
+
+def test_the_control_steps_and_measures_words_alone(home: Path) -> None:
+    folder = train("world_captions_control", "scenes:24", out=home / "control", tiny=True, steps=3)
+    measured = json.loads((folder / "metrics.json").read_text())["measured"]
+    assert set(measured) == {"scenes", "other_scenes", *SHARES}
+    assert (folder / "samples.png").stat().st_size > 1000

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sightline.attention import masks
+from sightline.attention.cache import KeysValues, Part
 
 
 class MultiHeadAttention(nn.Module):
@@ -44,30 +45,42 @@ class MultiHeadAttention(nn.Module):
         self.value = nn.Linear(memory_dim, key_dim, bias=bias)
         self.output = nn.Linear(dim, dim)
 
+    def project(self, memory: Float[Tensor, "batch keys memory_dim"]) -> KeysValues:
+        """Computes the keys and values of a memory, which are the same for every query: once, not once a step."""
+        return KeysValues(
+            self._split(self.key(memory), self.key_heads), self._split(self.value(memory), self.key_heads)
+        )
+
     def forward(
         self,
         tokens: Float[Tensor, "batch queries dim"],
-        memory: Float[Tensor, "batch keys memory_dim"] | None = None,
+        memory: Float[Tensor, "batch keys memory_dim"] | KeysValues | None = None,
         *,
         mask: Bool[Tensor, "#batch #heads #queries #keys"] | None = None,
         causal: bool = False,
+        cache: Part | None = None,
     ) -> Float[Tensor, "batch queries dim"]:
-        """Attends from `tokens` to `memory` (default: to themselves).
+        """Attends from `tokens` to `memory` (default: to themselves), which may be `project`ed already.
 
         `mask` is True where a query may attend (see `sightline.attention.masks`); `causal` hides later
-        tokens and is refused with a memory, whose order means nothing to the tokens (ValueError).
+        tokens and is refused with a memory, whose order means nothing to the tokens (ValueError). With a `cache` the
+        tokens stand behind those in it and attend to them too.
         """
         if causal and memory is not None:
             raise ValueError("causal=True orders tokens among themselves; for a memory build a mask instead")
-        source = tokens if memory is None else memory
+        seen = memory if isinstance(memory, KeysValues) else self.project(tokens if memory is None else memory)
+        queries, before = tokens.shape[1], 0
+        if cache is not None:
+            before, seen = cache.length, cache.extend(seen)
+        causal = causal and queries > 1  # the last token sees all
         if mask is not None:
-            masks.check(mask, len(tokens), self.heads, tokens.shape[1], source.shape[1])
-            if causal:
-                mask = masks.combine(mask, masks.causal(tokens.shape[1], device=tokens.device))
+            masks.check(mask, len(tokens), self.heads, queries, seen.keys.shape[2])
+        if causal and (mask is not None or before):
+            mask = masks.combine(mask, masks.causal(queries, start=before, device=tokens.device))
         mixed = F.scaled_dot_product_attention(
             self._split(self.query(tokens), self.heads),
-            self._split(self.key(source), self.key_heads),
-            self._split(self.value(source), self.key_heads),
+            seen.keys,
+            seen.values,
             attn_mask=mask,
             dropout_p=self.dropout if self.training else 0.0,
             is_causal=causal and mask is None,

@@ -13,9 +13,10 @@ def sinusoidal_interleaved(length: int, dim: int, *, base: float = 10000.0) -> F
     """Computes sin(p / base^(2i/dim)) in column 2i, the cosine in column 2i+1 (Vaswani et al. 2017, 3.5)."""
     if length < 1 or dim < 1:
         raise ValueError(f"positions need a positive length and dim, given {length=}, {dim=}")
-    rate = torch.exp(torch.arange(0, dim, 2, dtype=torch.float32) * (-math.log(base) / dim))
-    angle = torch.arange(length, dtype=torch.float32)[:, None] * rate
-    return torch.stack([angle.sin(), angle.cos()], dim=2).flatten(1)[:, :dim]
+    # in float64: an angle of a few hundred in float32 is off by 1e-5
+    rate = torch.exp(torch.arange(0, dim, 2, dtype=torch.float64) * (-math.log(base) / dim))
+    angle = torch.arange(length, dtype=torch.float64)[:, None] * rate
+    return torch.stack([angle.sin(), angle.cos()], dim=2).flatten(1)[:, :dim].float()
 
 
 def sinusoidal_concatenated(length: int, dim: int, *, base: float = 10000.0) -> Float[Tensor, "{length} {dim}"]:
@@ -30,6 +31,12 @@ def sinusoidal_concatenated(length: int, dim: int, *, base: float = 10000.0) -> 
     rate = torch.exp(torch.arange(waves, dtype=torch.float32) * (-math.log(base) / max(waves - 1, 1)))
     angle = torch.arange(length, dtype=torch.float32)[:, None] * rate
     return F.pad(torch.cat([angle.sin(), angle.cos()], dim=1), (0, dim % 2))
+
+
+def sinusoidal_halves(length: int, dim: int, *, base: float = 10000.0) -> Float[Tensor, "{length} {dim}"]:
+    """Computes [all sines | all cosines] of the paper's own waves, p / base^(2i/dim): Marian's and XLM's rule."""
+    columns = sinusoidal_interleaved(length, dim, base=base)
+    return torch.cat([columns[:, 0::2], columns[:, 1::2]], dim=1)
 
 
 class LearnedPositions(nn.Module):
@@ -87,12 +94,18 @@ def resize_dinov2_registers(grid: Grid, rows: int, columns: int) -> Float[Tensor
     return resize_timm(grid, rows, columns)
 
 
+def resize_segmenter(grid: Grid, rows: int, columns: int) -> Float[Tensor, "{rows} {columns} dim"]:
+    """Resizes positions as Segmenter does: bilinear to the given size."""
+    return _interpolate(grid, size=(rows, columns), mode="bilinear")
+
+
 RESIZE: dict[str, Callable[[Tensor, int, int], Tensor]] = {
     "timm": resize_timm,
     "transformers": resize_transformers,
     "jax": resize_jax,
     "dino": resize_dino,
     "dinov2_registers": resize_dinov2_registers,
+    "segmenter": resize_segmenter,
 }
 
 

@@ -7,6 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sightline.attention.cache import KeysValues, Part
+
 
 class FeedForward(nn.Module):
     """Computes W2 f(W1 x), token by token (Vaswani et al. 2017, equation 2); f: exact GELU by default."""
@@ -121,7 +123,20 @@ class _Layer(nn.Module):
     def _add(self, tokens: Tensor, branch: Tensor, scale: nn.Module) -> Tensor:
         return tokens + self.drop_path(scale(self.dropout(branch)))
 
-    def _check(self, memory: Tensor | None) -> None:
+    def _attend(self, tokens: Tensor, mask: Tensor | None, causal: bool, cache: Part | None) -> Tensor:
+        if cache is None:  # not every kind of attention has one
+            return self.attention(tokens, mask=mask, causal=causal)
+        return self.attention(tokens, mask=mask, causal=causal, cache=cache)
+
+    def _consult(self, tokens: Tensor, memory: Tensor | KeysValues, mask: Tensor | None) -> Tensor:
+        """Cross attention; neighbouring rows that share a memory (hypotheses of a sentence) ask it as more queries."""
+        assert self.cross is not None
+        if not isinstance(memory, KeysValues) or len(memory.keys) == len(tokens):
+            return self.cross(tokens, memory, mask=mask)
+        together = tokens.unflatten(0, (len(memory.keys), -1)).flatten(1, 2)
+        return self.cross(together, memory, mask=mask).view_as(tokens)
+
+    def _check(self, memory: Tensor | KeysValues | None) -> None:
         if (memory is None) != (self.cross is None):
             raise ValueError(
                 "this layer has cross attention and needs `memory`"
@@ -134,23 +149,25 @@ class PreNormLayer(_Layer):
     """Computes x + attention(norm(x)), then the same for cross attention (if any) and feed-forward.
 
     `attention`, `cross` and `feedforward` are built parts.  The last layer's output is not normalised: a
-    stack needs a final norm.  Raises ValueError where `memory` and `cross` do not come together.
+    stack needs a final norm.  In generation `memory` is what the layer's cross attention projected once, and `cache`
+    this layer's part of the tokens so far.  Raises ValueError where `memory` and `cross` do not come together.
     """
 
     def forward(
         self,
         tokens: Float[Tensor, "batch length dim"],
-        memory: Float[Tensor, "batch keys memory_dim"] | None = None,
+        memory: Float[Tensor, "batch keys memory_dim"] | KeysValues | None = None,
         *,
         mask: Tensor | None = None,
         memory_mask: Tensor | None = None,
         causal: bool = False,
+        cache: Part | None = None,
     ) -> Float[Tensor, "batch length dim"]:
         self._check(memory)
-        branch = self.attention(self.attention_norm(tokens), mask=mask, causal=causal)
+        branch = self._attend(self.attention_norm(tokens), mask, causal, cache)
         tokens = self._add(tokens, branch, self.attention_scale)
-        if self.cross is not None:
-            branch = self.cross(self.cross_norm(tokens), memory, mask=memory_mask)
+        if memory is not None:
+            branch = self._consult(self.cross_norm(tokens), memory, memory_mask)
             tokens = self._add(tokens, branch, self.cross_scale)
         return self._add(tokens, self.feedforward(self.feedforward_norm(tokens)), self.feedforward_scale)
 
@@ -164,16 +181,17 @@ class PostNormLayer(_Layer):
     def forward(
         self,
         tokens: Float[Tensor, "batch length dim"],
-        memory: Float[Tensor, "batch keys memory_dim"] | None = None,
+        memory: Float[Tensor, "batch keys memory_dim"] | KeysValues | None = None,
         *,
         mask: Tensor | None = None,
         memory_mask: Tensor | None = None,
         causal: bool = False,
+        cache: Part | None = None,
     ) -> Float[Tensor, "batch length dim"]:
         self._check(memory)
-        branch = self.attention(tokens, mask=mask, causal=causal)
+        branch = self._attend(tokens, mask, causal, cache)
         tokens = self.attention_norm(self._add(tokens, branch, self.attention_scale))
-        if self.cross is not None:
-            branch = self.cross(tokens, memory, mask=memory_mask)
+        if memory is not None:
+            branch = self._consult(tokens, memory, memory_mask)
             tokens = self.cross_norm(self._add(tokens, branch, self.cross_scale))
         return self.feedforward_norm(self._add(tokens, self.feedforward(tokens), self.feedforward_scale))

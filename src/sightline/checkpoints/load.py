@@ -7,13 +7,16 @@ from typing import Any
 from torch import nn
 
 from sightline.checkpoints import (
+    annotated_transformer,
     arctic_captions,
     dino,
     dinov2,
     efficientnet_lite,
     jax_vit,
+    marian,
     own,
     ram,
+    segmenter,
     timm_vit,
     transformers_vit,
     tutorial_captions,
@@ -26,12 +29,15 @@ SOURCES: dict[str, ModuleType] = {
     "sightline": own,
     "jax-vit": jax_vit,
     "ram": ram,
+    "segmenter": segmenter,
     "transformers-vit": transformers_vit,
     "dinov2": dinov2,
     "dino": dino,
     "timm-vit": timm_vit,
     "efficientnet-lite": efficientnet_lite,
     "arctic-captions": arctic_captions,
+    "annotated-transformer": annotated_transformer,
+    "marian": marian,
     "tutorial-captions": tutorial_captions,
 }
 

@@ -11,9 +11,12 @@ from sightline.checkpoints.convert import Converted, settle
 from sightline.systems.dinov2 import DINOv2
 from sightline.systems.efficientnet_lite import EfficientNetLite
 from sightline.systems.ram import RAM
+from sightline.systems.segmenter import Segmenter
+from sightline.systems.segmenter_hybrid import SegmenterHybrid
 from sightline.systems.seq2seq import Seq2Seq
 from sightline.systems.show_and_tell import ShowAndTell
 from sightline.systems.show_attend_tell import ShowAttendTell
+from sightline.systems.transformer import Transformer
 from sightline.systems.visual7w import Visual7W, Visual7WPointing
 from sightline.systems.vit import VisionTransformer
 
@@ -22,6 +25,9 @@ SYSTEMS: tuple[type[nn.Module], ...] = (
     DINOv2,
     RAM,
     Seq2Seq,
+    Transformer,
+    Segmenter,
+    SegmenterHybrid,
     EfficientNetLite,
     ShowAndTell,
     ShowAttendTell,

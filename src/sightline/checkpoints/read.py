@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sightline.checkpoints.pickled_modules import tensors_in
+from sightline.checkpoints.variant import read_variant
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".npz")
 IN_FOLDERS = (
@@ -45,14 +46,15 @@ class Contents(NamedTuple):
 def read(path: str | Path) -> Contents:
     """Reads a weight file, a folder, or a hub id; floating tensors come back as float32, on the CPU.
 
-    A file's config is the config.json beside it, if there is one.  Raises FileNotFoundError where nothing
-    is found and ValueError (one line, what to do) for a file that is broken or holds pickled objects.
+    A file's config is the config.json beside it, if there is one, else Segmenter's variant.yml.  Raises
+    FileNotFoundError where nothing is found and ValueError (one line, what to do) for a file that is broken or
+    holds pickled objects.
     """
     place = Path(path).expanduser()
     if not place.exists():
         place = _from_hub(str(path))
     file = _weights_in(place) if place.is_dir() else place
-    config = _config(file.parent / "config.json")
+    config = _config(file.parent / "config.json") or read_variant(file.parent)
     if file.name.endswith(".index.json"):
         raw: dict[Any, Any] = {}
         for shard in _shards(file):

@@ -8,7 +8,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-State = Any  # a tensor, None, or tuples, lists and dicts of them; the first dimension of each tensor is the row
+from sightline.attention.cache import Cache
+
+# a tensor, a cache of keys and values, None, or tuples, lists and dicts of them; a tensor's first dimension is the row
+State = Any
 Step = Callable[[Tensor, State], tuple[Tensor, State]]
 
 
@@ -37,12 +40,14 @@ class Decoded:
 
 
 def take(state: State, rows: Int[Tensor, " rows"]) -> State:
-    """Picks rows of every tensor in a state, by `index_select` along the first dimension.
+    """Picks rows of every tensor in a state, by `index_select` along the first dimension; a cache picks its own.
 
-    Raises ValueError for anything in it that is neither a tensor, None, tuple, list nor dict.
+    Raises ValueError for anything in it that is neither a tensor, cache, None, tuple, list nor dict.
     """
     if state is None:
         return None
+    if isinstance(state, Cache):
+        return state.take(rows)
     if isinstance(state, Tensor):
         return state.index_select(0, rows)
     if isinstance(state, dict):
@@ -51,19 +56,23 @@ def take(state: State, rows: Int[Tensor, " rows"]) -> State:
         return type(state)(*(take(part, rows) for part in state))
     if isinstance(state, tuple | list):
         return type(state)(take(part, rows) for part in state)
-    raise ValueError(f"a decoding state holds tensors, None, tuples, lists and dicts, given {type(state).__name__}")
+    raise ValueError(
+        f"a decoding state holds tensors, caches, None, tuples, lists and dicts, given {type(state).__name__}"
+    )
 
 
 def rows_of(state: State) -> int:
     """Counts the rows of a state: the first dimension of the first tensor in it (ValueError where it has none)."""
     found = _first(state)
+    if isinstance(found, Cache):
+        return found.rows
     if found is None or found.ndim == 0:
         raise ValueError("this decoding state holds no tensor with rows: give the number of examples as batch=...")
     return len(found)
 
 
-def _first(state: State) -> Tensor | None:
-    if isinstance(state, Tensor):
+def _first(state: State) -> Tensor | Cache | None:
+    if isinstance(state, Tensor | Cache):
         return state
     parts = state.values() if isinstance(state, dict) else state if isinstance(state, tuple | list) else ()
     return next((found for part in parts if (found := _first(part)) is not None), None)

@@ -109,7 +109,7 @@ class Checkpoints(lightning.Callback):
         self, trainer: lightning.Trainer, recipe: Any, outputs: Any, batch: Any, number: int
     ) -> None:
         # where the held-out figure is taken now, that comes first: a resumed run would not take it again
-        if ends_step(trainer, number) and (number + 1) % trainer.val_check_batch:
+        if ends_step(trainer, number) and (number + 1) % int(trainer.val_check_batch or 1):
             self._save(trainer)
 
     def on_validation_end(self, trainer: lightning.Trainer, *ignored: Any) -> None:

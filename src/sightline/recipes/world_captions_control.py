@@ -47,7 +47,7 @@ def measure(recipe: Any, data: SceneCaptions) -> dict[str, Any]:
 
 def draw_samples(recipe: Any, data: SceneCaptions, path: Path) -> None:
     """Draws four held-out scenes with what is said of them."""
-    indices = np.arange(4)
+    indices = np.arange(min(4, len(data)))
     with torch.no_grad():
         said = say(recipe.kept, data.batch(indices)["features"].to(recipe.device), recipe.vocabulary)
     pictures = list(data.scenes.images([int(i) for i in indices]))

@@ -106,14 +106,30 @@ def open_captioner(system: Any = None) -> Captioner:
             f"no captioner {name!r}: expected a bundled name ({known or 'none in this build'}), or the "
             f"`weights` folder of a run of `sightline train show_attend_tell`, with {WORDS} and card.json in it"
         )
-    card = json.loads((folder / "card.json").read_text("utf-8"))
+    card = _card(folder)
     network = load_checkpoint(folder)
     if not isinstance(network, ShowAttendTell | ShowAndTell):
         raise CaptionError(f"{folder}: holds a {type(network).__name__}, which does not caption")
     encoder = open_encoder(card["encoder"], card.get("image_size"))
     words = Vocabulary.load(folder / WORDS)
+    if len(words) != network.embedding.num_embeddings:
+        raise CaptionError(
+            f"{folder / WORDS} has {len(words)} words, the weights beside it {network.embedding.num_embeddings}: "
+            "they are not of one run; take both from the same `weights` folder"
+        )
     penalty = float(card.get("settings", {}).get("penalty", 0.7))
     return Captioner(network, encoder, words, name, penalty)
+
+
+def _card(folder: Path) -> dict[str, Any]:
+    """What the card says; it must name the encoder."""
+    try:
+        card = json.loads((folder / "card.json").read_text("utf-8"))
+    except ValueError as error:
+        raise CaptionError(f"{folder / 'card.json'} is no JSON ({error}); take it from the run again") from error
+    if not isinstance(card, dict) or not isinstance(card.get("encoder"), str):
+        raise CaptionError(f"{folder / 'card.json'} names no encoder; expected the card of a captioner's run")
+    return card
 
 
 def _folder(name: str) -> Path:

@@ -1,0 +1,141 @@
+"""Trains Segmenter from scratch, or from weights of one's own (`init=`): a class for every pixel.
+
+data      any collection of `sightline.data.segmented`
+system    systems/segmenter.py, small by default: windows of 256 x 320 pixels, patches of 16, 6 layers of 192
+objective cross-entropy of labelled pixels
+augment   scale 0.5 to 2, crop, mirror, colours
+schedule  AdamW, short linear warm-up, then the paper's polynomial of power 0.9.  The paper's SGD suits encoders that
+          come pretrained; from random weights it reaches 12.5 mIoU on ADE20K (their table 3), so Adam's steps are used
+kept      the moving average of the weights
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+
+from sightline.data.pixel_labels import PixelLabels
+from sightline.metrics.segmentation import Confusion
+from sightline.recipes import augment
+from sightline.recipes.averaged import averaged
+from sightline.recipes.crops import cut_some
+from sightline.recipes.segmentations import (
+    HELD,
+    agree,
+    describe,
+    draw_samples,
+    load_beside,
+    measure,
+    normalised,
+    open_data,
+    read_batch,
+    sizes_for,
+)
+from sightline.systems.segmenter import Segmenter
+
+# fmt: off
+__all__ = [
+    "HELD", "TINY", "TINY_SYSTEM", "Recipe", "Settings", "agree", "build", "describe",
+    "draw_samples", "load_beside", "measure", "open_data", "read_batch",
+]
+# fmt: on
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What can be set as key=value beside the system's own arguments."""
+
+    steps: int = 4000
+    batch: int = 8
+    rate: float = 5e-4
+    decay: float = 0.05
+    power: float = 0.9
+    smallest: float = 0.5  # scale of the crops
+    largest: float = 2.0
+    colours: float = 0.3
+    short: int = 0  # pixels of the short side that pictures are brought to; 0: as they are
+    average: float = 0.99
+    seed: int = 0
+    precision: str = "32-true"
+    save_every: int = 200
+    init: str = ""  # a folder of weights to start from, with the same classes
+
+
+TINY = {"steps": 60, "batch": 4, "rate": 1e-3, "save_every": 30, "average": 0.9, "short": 96}
+TINY_SYSTEM = {"image_size": (64, 64), "patch": 8, "dim": 48, "depth": 2, "heads": 3, "decoder_depth": 1}
+
+
+def build(data: PixelLabels | None, **sizes: Any) -> Segmenter:
+    """Builds the system with this recipe's sizes where none are given, and as many classes as the data has."""
+    usual: dict[str, Any] = {
+        "image_size": (256, 320),
+        "patch": 16,
+        "dim": 192,
+        "depth": 6,
+        "heads": 3,
+        "decoder_depth": 2,
+    }
+    return Segmenter(**usual | sizes_for(data, sizes))
+
+
+class Recipe(lightning.LightningModule):
+    """Trains a network of images (batch, 3, H, W) -> logits (batch, classes, H, W); keeps the weights' average."""
+
+    scaling = (0.5, 0.5)  # mean and deviation of the channels, as ViT's weights expect
+
+    def __init__(self, system: nn.Module, settings: Settings, data: PixelLabels | None) -> None:
+        super().__init__()
+        self.system, self.settings = system, settings
+        self.window: tuple[int, int] = system.image_size  # type: ignore[assignment]  # of a Module, anything may be had
+        self.classes: tuple[str, ...] = () if data is None else data.classes
+        self.palette = None if data is None else data.palette
+        self.average = averaged(system, settings.average).requires_grad_(False)
+        self.held = Confusion(int(system.classes))  # type: ignore[arg-type]
+
+    @property
+    def kept(self) -> nn.Module:
+        """The network to save: the averaged one."""
+        return self.average.module
+
+    def training_step(self, batch: dict[str, Tensor], number: int) -> Tensor:
+        settings = self.settings
+        images = augment.jitter_colours(batch["images"].float() / 255, settings.colours)
+        scales = (settings.smallest, settings.largest)
+        images = normalised(255 * images, self.scaling)
+        images, labels = cut_some(images, batch["labels"], batch["sizes"], crop=self.window, scales=scales)
+        return self.system.loss({"images": images, "labels": labels})["loss"]  # type: ignore[operator]
+
+    def optimizer_step(self, *given: Any, **named: Any) -> None:
+        super().optimizer_step(*given, **named)
+        # here, and not at the batch's end, where the checkpoint has already been written
+        self.average.update_parameters(self.system)
+
+    def on_validation_epoch_start(self) -> None:
+        self.held = Confusion(self.held.classes)
+
+    def validation_step(self, batch: dict[str, Tensor], number: int) -> None:
+        said = self.kept(normalised(batch["images"], self.scaling)).argmax(dim=1)
+        self.held.update(said.cpu(), batch["labels"].cpu())
+
+    def on_validation_epoch_end(self) -> None:
+        self.log(HELD, self.held.mean_iou(), sync_dist=True)
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Gives the parameters that decay, and those that do not: biases, norms, tokens and positions."""
+        named = [(name, p) for name, p in self.system.named_parameters() if p.requires_grad]
+        plain = [p for name, p in named if p.ndim > 1 and not name.endswith(("_token", "_tokens", "table"))]
+        others = [p for name, p in named if p.ndim <= 1 or name.endswith(("_token", "_tokens", "table"))]
+        return [{"params": plain, "weight_decay": self.settings.decay}, {"params": others, "weight_decay": 0.0}]
+
+    def configure_optimizers(self) -> Any:
+        settings = self.settings
+        optimizer = torch.optim.AdamW(self.groups(), lr=settings.rate)
+        warm = max(1, settings.steps // 25)
+
+        def share(step: int) -> float:
+            return min((step + 1) / warm, max(0.01, 1 - step / settings.steps) ** settings.power)
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
