@@ -103,7 +103,9 @@ def _arguments(recipe: Any) -> dict[str, Any]:
     system = get_type_hints(recipe.build)["return"]
     parameters = inspect.signature(system.__init__).parameters | inspect.signature(recipe.build).parameters
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return {p.name: p.default for p in parameters.values() if p.kind in named and p.name not in ("self", "data")}
+    given = [p for p in parameters.values() if p.kind in named and p.name not in ("self", "data")]
+    # where a pair may stand for a number, as in image_size=(256, 320), the default's kind would not say so
+    return {p.name: None if "Sequence" in str(p.annotation) else p.default for p in given}
 
 
 def _converted(key: str, value: Any, default: Any) -> Any:
