@@ -80,8 +80,9 @@ def draw(out: Path, translators: dict[str, Path], data: str) -> None:
         axes[1].plot(
             ends, [row["bleu"] for row in rows], marker="o", color=COLOURS.get(kind), label=f"attention: {kind}"
         )
+        axes[1].set_xticks(ends, [row["words"] for row in rows])
     if translators:
-        axes[1].set(xlabel="words of the German sentence, up to", ylabel="BLEU", title="Multi30k test_2016_flickr")
+        axes[1].set(xlabel="words of the German sentence", ylabel="BLEU", title="Multi30k test_2016_flickr")
         axes[1].set_ylim(bottom=0)
         axes[1].legend(fontsize=8)
     figure.savefig(ROOT / "docs" / "images" / "seq2seq-lengths.png", dpi=130)

@@ -93,7 +93,9 @@ class GlimpsePath:
         for number in range(1, upto):
             draw.line((*middles[number - 1], *middles[number]), fill=self.colour(number), width=max(1, side // 190))
         font, radius = font_of(max(9, side // 26), True), side / 38
-        for number, (x, y) in enumerate(middles):
+        for number, middle in enumerate(middles):
+            # a glimpse at the very edge keeps its number inside the picture
+            x, y = (min(max(at, radius), most - 1 - radius) for at, most in zip(middle, body.size, strict=True))
             draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=self.colour(number), outline=INK)
             ink = "black" if np.dot(self.colour(number), (0.299, 0.587, 0.114)) > 120 else "white"
             draw.text((x, y), str(number + 1), font=font, fill=ink, anchor="mm")
