@@ -107,7 +107,7 @@ def open_captioner(system: Any = None) -> Captioner:
             f"`weights` folder of a run of `sightline train show_attend_tell`, with {WORDS} and card.json in it"
         )
     card = _card(folder)
-    network = load_checkpoint(folder)
+    network = load_checkpoint(folder, source="sightline")
     if not isinstance(network, ShowAttendTell | ShowAndTell):
         raise CaptionError(f"{folder}: holds a {type(network).__name__}, which does not caption")
     encoder = open_encoder(card["encoder"], card.get("image_size"))

@@ -47,9 +47,12 @@ def open_encoder(name: str = DEFAULT, side: int | None = None) -> Encoder:
     """Opens bundled weights (efficientnet_lite0), or any image backbone of transformers by folder or hub id.
 
     "efficientnet_lite0:11" stops after the eleventh block, whose cells are half as wide.  `side` is the side of the
-    pictures it is given (default: that of its training).  Raises ValueError for a name that is neither, and for a
-    backbone without a grid.
+    pictures it is given (default: that of its training); "efficientnet_lite0@320" says it in the name.  Raises
+    ValueError for a name that is neither, and for a backbone without a grid.
     """
+    before, _, told = name.rpartition("@")
+    if before and told.isdecimal():
+        name, side = before, int(told)
     first, _, blocks = name.partition(":")
     if first in bundled_names():
         network = bundled(first)
