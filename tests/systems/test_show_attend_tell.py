@@ -127,9 +127,16 @@ def test_draws_follow_the_weights_and_pass_no_gradient() -> None:
     assert hard.entropy(torch.tensor([1.0, 0, 0])) == 0
 
 
-def test_hard_attention_looks_at_one_place() -> None:
+def test_hard_attention_looks_at_one_place_or_reads_the_mean_over_places() -> None:
     model, features = network(kind="hard"), torch.rand(4, 9, 10)
+    mean = model(features, TOKENS)
+    soft = network(kind="soft")
+    soft.load_state_dict(model.state_dict())
+    assert mean.weights is mean.looked or torch.equal(mean.weights, mean.looked)  # type: ignore[arg-type]
+    assert torch.equal(mean.logits, soft(features, TOKENS).logits)
+    model.one_place = True
     told = model(features, TOKENS)
+    assert not torch.equal(told.logits, mean.logits)
     assert told.weights is not None and told.looked is not None  # noqa: PT018
     length = (TOKENS != 0).sum(dim=1) - 1
     assert torch.equal(told.looked.sum(dim=(1, 2)).long(), length)

@@ -84,16 +84,25 @@ def write_all(recipe: Any, data: CaptionedFeatures, beam: int, penalty: float) -
 
 
 def measure(recipe: Any, data: CaptionedFeatures) -> dict[str, Any]:
-    """Measures greedy and beam-searched captions against the raw references, and the latter on wrong photographs."""
+    """Measures greedy and beam-searched captions against the raw references, and the latter on wrong photographs.
+
+    Hard attention is measured twice: reading the mean over places, and the likeliest place alone.
+    """
     settings, truth = recipe.settings, data.captioned.captions
     best = write_all(recipe, data, settings.beam, settings.penalty)
     shifted = truth[1:] + truth[:1]
+    places = {}
+    if getattr(recipe.kept, "kind", "") == "hard":
+        recipe.kept.one_place = True
+        places = {"likeliest_place": figures(write_all(recipe, data, settings.beam, settings.penalty), truth)}
+        recipe.kept.one_place = False
     return {
         "photographs": len(truth),
         "beam": settings.beam,
         **figures(best, truth),
         "greedy": figures(write_all(recipe, data, 1, 0.0), truth),
         "other_photographs": figures(best, shifted),
+        **places,
         "different_captions": len(set(best)),
         "words": sum(len(one.split()) for one in best) / len(best),
     }

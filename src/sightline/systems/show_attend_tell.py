@@ -18,7 +18,8 @@ differs   Three forms.  "paper": the authors' Theano code (tanh in the attention
           matrix for the words read and written.
           The loss is the authors' divided by the mean number of words, so that it does not grow with length.
           Dropout keeps the mean while training (theirs halves at test time; the converter folds it in).
-          Hard attention rewards with the mean log-likelihood of the caption's words.
+          Hard attention rewards with the mean log-likelihood of the caption's words.  Once trained it reads the mean
+          over the places, as the authors' code does by default; `one_place` makes it read the likeliest place alone.
 recipe    recipes/show_attend_tell.py
 """
 
@@ -100,6 +101,7 @@ class ShowAttendTell(nn.Module, PyTorchModelHubMixin):
     pad, start, end, unknown = 0, 1, 2, 3
     balance = 1.0  # alpha_c of the doubly stochastic term
     surprise = 0.002  # weight of the entropy of hard attention
+    one_place = False  # whether trained hard attention reads the likeliest place alone, and not the mean over places
 
     baseline: Tensor
 
@@ -188,7 +190,7 @@ class ShowAttendTell(nn.Module, PyTorchModelHubMixin):
         queries = hidden.unflatten(0, (len(memory), -1))
         weights = self.attention.weigh(queries, keys)
         looked = weights
-        if self.kind == "hard" and (draw or not self.training):
+        if self.kind == "hard" and (draw or (self.one_place and not self.training)):
             looked = hard.draw(weights) if draw else hard.likeliest(weights)
         context = self.gate(hidden) * (looked @ memory).flatten(0, 1)
         gates = read + self.recall(hidden) + self.let_in(context)
