@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sightline.checkpoints.convert import Converted, settle
 from sightline.systems.dinov2 import DINOv2
 from sightline.systems.efficientnet_lite import EfficientNetLite
+from sightline.systems.ps_vit import PSViT
 from sightline.systems.ram import RAM
 from sightline.systems.segmenter import Segmenter
 from sightline.systems.segmenter_hybrid import SegmenterHybrid
@@ -23,6 +24,7 @@ from sightline.systems.vit import VisionTransformer
 SYSTEMS: tuple[type[nn.Module], ...] = (
     VisionTransformer,
     DINOv2,
+    PSViT,
     RAM,
     Seq2Seq,
     Transformer,

@@ -31,8 +31,8 @@ IN_FOLDERS = (
     "weights.safetensors",
 )
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-# in this order: of DINO's two networks the teacher is the better
-_WRAPPERS = ("teacher", "student", "state_dict", "model", "model_state")
+# in this order: of DINO's two networks the teacher is the better, of timm's two states the moving average
+_WRAPPERS = ("teacher", "student", "state_dict_ema", "state_dict", "model", "model_state")
 
 
 class Contents(NamedTuple):
