@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from sightline.metrics.captions import cider_d_each
 from sightline.recipes import captions, self_critical, show_and_tell, show_attend_tell
 from sightline.recipes.plan import recipe_of
 from sightline.recipes.train import evaluate, train
@@ -102,6 +103,8 @@ def test_the_reward_is_higher_for_better_captions(things: Path) -> None:
     truth = [data.words[0]] * 3
     worth = recipe.reward([truth[0][0], ["a", "green", "ball"], []], truth)
     assert worth[0] > worth[1] > worth[2]
+    # both on the scale of their tables: a tenth of CIDEr-D would leave the reward to BLEU, and captions would shrink
+    assert float(worth[0]) == pytest.approx(cider_d_each([truth[0][0]], truth[:1], recipe.frequency)[0] + 0.5, abs=1e-4)
     assert abs(worth[2]) < 1e-6
     closed = self_critical._closed(torch.tensor([[5, 2, 2], [5, 6, 7]]), torch.tensor([2, 3]), recipe.system)
     assert closed.tolist() == [[1, 5, 2, 0], [1, 5, 6, 7]]

@@ -3,8 +3,8 @@
 paper     Self-critical Sequence Training for Image Captioning, Rennie et al., CVPR 2017 (arXiv 1612.00563)
 data      as recipes/show_attend_tell.py
 init      the `weights` folder of its run (needed: a random captioner earns nothing)
-objective REINFORCE: several captions are drawn for each photograph, each is rewarded by CIDEr-D + BLEU-4 against the
-          written ones, and its baseline is the mean reward of the photograph's other captions
+objective REINFORCE: several captions are drawn for each photograph, each is rewarded by CIDEr-D + BLEU-4 / 2 against
+          the written ones, and its baseline is the mean reward of the photograph's other captions
 differs   The paper's baseline is the greedy caption; the mean of the others (Luo 2020, arXiv 2003.09971) costs no
           decoding of its own and varies less. CIDEr-D alone makes captions end in "a"; BLEU-4 keeps them whole.
 """
@@ -56,10 +56,10 @@ class Settings(show_attend_tell.Settings):
     """What can be set as key=value beside the system's own arguments."""
 
     steps: int = 600
-    rate: float = 1e-4
+    rate: float = 5e-5
     average: float = 0.99
     draws: int = 5  # captions of a photograph
-    bleu: float = 0.5  # weight of BLEU-4 beside CIDEr-D / 10
+    bleu: float = 0.5  # weight of BLEU-4 beside CIDEr-D
     save_every: int = 100
 
 
@@ -94,7 +94,7 @@ class Recipe(show_attend_tell.Recipe):
     def reward(self, said: list[list[str]], truth: list[list[list[str]]]) -> Tensor:
         """Computes the worth of each caption against those written of its photograph."""
         said = [one or ["<end>"] for one in said]
-        worth = cider_d_each(said, truth, self.frequency) / 10 + self.settings.bleu * bleu_each(said, truth)[:, 3]
+        worth = cider_d_each(said, truth, self.frequency) + self.settings.bleu * bleu_each(said, truth)[:, 3]
         return torch.from_numpy(worth).float().to(self.device)
 
 
