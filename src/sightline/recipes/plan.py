@@ -19,6 +19,7 @@ NAMES = (
     "world_captions",
     "world_captions_control",
     "seq2seq",
+    "transformer",
     "visual7w",
     "visual7w_pointing",
     "segmenter",

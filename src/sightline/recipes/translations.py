@@ -16,7 +16,7 @@ from sightline.data.subwords import Subwords
 from sightline.data.transduction import open_transduction
 from sightline.metrics.translation import bleu, bleu_signature
 from sightline.recipes.buckets import Buckets
-from sightline.tasks.translate import alignment, padded, search
+from sightline.tasks.translate import alignment, aligns, padded, search
 
 
 class Pairs:
@@ -93,7 +93,7 @@ def measure(recipe: Any, data: Pairs) -> dict[str, Any]:
     for place, text in enumerate(data.source):
         groups[(len(text.split()) - 1) // 5].append(place)
     figures["by_length"] = [_counted(number, groups[number], best, data.target) for number in sorted(groups)]
-    if data.alignment is not None and model.attention != "none":
+    if data.alignment is not None and aligns(model):
         figures["aligned"] = _aligned(recipe, data)
     return figures
 
@@ -131,7 +131,7 @@ def draw_samples(recipe: Any, data: Pairs, path: Path, count: int = 4) -> None:
         target, _ = search(recipe.kept, [source], recipe.pieces, beam=recipe.settings.beam)[0]
         written = recipe.pieces.decode(target)
         axis.set_title(f"{data.source[place]}\n= {written}\n({data.target[place]})", fontsize=7, wrap=True)
-        if recipe.kept.attention == "none" or not target:
+        if not aligns(recipe.kept) or not target:
             axis.axis("off")
             continue
         axis.imshow(alignment(recipe.kept, source, target, recipe.pieces), cmap="viridis", vmin=0, vmax=1)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from sightline.checkpoints.bundled import bundled_folder, bundled_names
 from sightline.checkpoints.load import load_checkpoint
@@ -19,8 +19,11 @@ from sightline.lens.alignment import Alignment, merged
 from sightline.lens.given import evaluating
 from sightline.lens.record import record
 from sightline.systems.seq2seq import Seq2Seq
+from sightline.systems.transformer import Transformer
 
 PIECES = "pieces.json"  # beside the weights
+System = Seq2Seq | Transformer
+Pieces = Subwords
 _LONGEST = 400  # pieces of a source sentence
 _PAUSES = frozenset(".,!?;:…")
 
@@ -33,8 +36,8 @@ class TranslationError(ValueError):
 class Translator:
     """A sequence-to-sequence network with the pieces of words it reads and writes."""
 
-    model: Seq2Seq
-    pieces: Subwords
+    model: System
+    pieces: Pieces
     name: str
 
 
@@ -95,7 +98,7 @@ def open_translator(system: Any = None) -> Translator:
             f"folder of a run of `sightline train seq2seq`, with {PIECES} in it"
         )
     model = load_checkpoint(folder)
-    if not isinstance(model, Seq2Seq):
+    if not isinstance(model, Seq2Seq | Transformer):
         raise TranslationError(f"{folder}: holds a {type(model).__name__}, which does not translate")
     return Translator(model, Subwords.load(folder / PIECES), name)
 
@@ -123,7 +126,7 @@ def translate_all(
     written = []
     for text, source, (target, score) in zip(texts, sources, found, strict=True):
         attention = None
-        if opened.model.attention != "none" and target:
+        if aligns(opened.model) and target:
             weights = alignment(opened.model, source, target, opened.pieces)
             attention = in_words(weights, target, source, opened.pieces)
         spoken = opened.pieces.decode(target)
@@ -131,7 +134,7 @@ def translate_all(
     return written
 
 
-def read_sentence(text: str, pieces: Subwords) -> list[int]:
+def read_sentence(text: str, pieces: Pieces) -> list[int]:
     """Gives the numbers of a sentence with the end behind; `TranslationError` for one that says nothing."""
     if not isinstance(text, str):
         raise TranslationError(f"a sentence is text, given {type(text).__name__}")
@@ -148,25 +151,25 @@ def read_sentence(text: str, pieces: Subwords) -> list[int]:
 
 
 def padded(
-    rows: Sequence[Sequence[int]], device: torch.device | str = "cpu", multiple: int = 1
+    rows: Sequence[Sequence[int]], device: torch.device | str = "cpu", multiple: int = 1, pad: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Gives rows of numbers as (rows, longest), padded by 0, and their lengths.
+    """Gives rows of numbers as (rows, longest), padded by `pad`, and their lengths.
 
     The padded length is a multiple of `multiple`: few different shapes are quick in bfloat16, whose kernels are made
     for each shape.
     """
     lengths = torch.tensor([len(row) for row in rows])
     longest = -(-int(lengths.max()) // multiple) * multiple
-    table = torch.zeros(len(rows), longest, dtype=torch.long)
+    table = torch.full((len(rows), longest), pad)
     for place, row in enumerate(rows):
         table[place, : len(row)] = torch.tensor(row)
     return table.to(device), lengths.to(device)
 
 
 def search(
-    model: Seq2Seq,
+    model: System,
     sources: Sequence[Sequence[int]],
-    pieces: Subwords,
+    pieces: Pieces,
     *,
     beam: int = 5,
     length_penalty: float = 1.0,
@@ -188,7 +191,7 @@ def search(
     common: dict[str, Any] = {"start": pieces.start, "end": pieces.end, "blocked": blocked}
     with evaluating(model), torch.no_grad():
         for most, chosen in batches:
-            table, lengths = padded([sources[place] for place in chosen], device)
+            table, lengths = padded([sources[place] for place in chosen], device, pad=pieces.pad)
             step, state = model.steps(table, lengths)
             if beam == 1:
                 best = greedy(step, state, max_length=most, **common)
@@ -201,16 +204,33 @@ def search(
     return [found[place] for place in range(len(sources))]
 
 
-def alignment(model: Seq2Seq, source: Sequence[int], target: Sequence[int], pieces: Subwords) -> np.ndarray:
-    """Records where the model looks at each piece of a target it is told to write: (target, source), rows sum to 1."""
-    table, lengths = padded([source], next(model.parameters()).device)
+def aligns(model: nn.Module) -> bool:
+    """Tells whether a translator looks back at its source at all."""
+    return getattr(model, "attention", "") != "none"
+
+
+def alignment(model: System, source: Sequence[int], target: Sequence[int], pieces: Pieces) -> np.ndarray:
+    """Records where the model looks at each piece of a target it is told to write: (target, source), rows sum to 1.
+
+    Several layers and heads are averaged; `head_alignments` gives each.
+    """
+    return head_alignments(model, source, target, pieces).mean(axis=(0, 1))
+
+
+def head_alignments(model: System, source: Sequence[int], target: Sequence[int], pieces: Pieces) -> np.ndarray:
+    """Records the same of each layer and head: (layers, heads, target, source); a recurrent decoder has one of each."""
+    table, lengths = padded([source], next(model.parameters()).device, pad=pieces.pad)
     given = torch.tensor([[pieces.start, *target[:-1]]], device=table.device)
     with evaluating(model), torch.no_grad(), record(model) as seen:
         model(table, lengths, given)
-    return torch.cat([site.weights for site in seen], dim=2)[0, 0].float().cpu().numpy()
+    if isinstance(model, Seq2Seq):  # a site a step
+        weights = torch.cat([site.weights for site in seen], dim=2)
+    else:
+        weights = torch.cat([site.weights for site in seen if site.path.endswith(".cross")], dim=0)
+    return weights.float().cpu().numpy()
 
 
-def in_words(weights: np.ndarray, target: Sequence[int], source: Sequence[int], pieces: Subwords) -> Alignment:
+def in_words(weights: np.ndarray, target: Sequence[int], source: Sequence[int], pieces: Pieces) -> Alignment:
     """Joins pieces to words: columns of a word are added up, rows of a word averaged."""
     rows, columns = (_words(pieces.pieces(numbers)) for numbers in (target, source))
     return merged(weights, rows, columns)

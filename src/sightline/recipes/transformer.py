@@ -1,0 +1,103 @@
+"""Trains a Transformer translator.
+
+data      pairs of sentences (recipes/translations.py), cut into pieces of words that are learned from them (`words`)
+system    systems/transformer.py, small by default: one table of 4000 pieces for source, target and output, width 192,
+          3 + 3 layers with the norms first, which bear a steep warm-up; as many parameters as recipes/seq2seq.py has
+objective cross-entropy of the next piece with smoothed labels, teacher forced
+schedule  Adam (0.9, 0.98), linear warm-up, then a cosine to zero: the paper's 1 / sqrt(step) has no end to plan for,
+          a run of known length gains from one; batches of pairs whose longer side is of similar length
+kept      the moving average of the weights, in place of the paper's mean of the last checkpoints
+controls  positions=none (the order of the source means nothing), heads=1, causal=false (target words see those behind
+          them while training, so copying is learned, not writing)
+"""
+
+import math
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from sightline.data.subwords import Subwords
+from sightline.recipes import seq2seq
+from sightline.recipes.buckets import Buckets
+from sightline.recipes.seq2seq import HELD, describe, load_beside, save_beside
+from sightline.recipes.translations import Pairs, draw_samples, measure, open_data, read_batch
+from sightline.systems.transformer import Transformer
+
+# fmt: off
+__all__ = [
+    "HELD", "TINY", "TINY_SYSTEM", "Recipe", "Settings", "build", "describe", "draw_samples", "load_beside",
+    "measure", "open_data", "order", "read_batch", "save_beside",
+]
+# fmt: on
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What can be set as key=value beside the system's own arguments."""
+
+    steps: int = 5200
+    batch: int = 64
+    rate: float = 1.5e-3
+    warm: float = 0.1  # share of the steps
+    smoothing: float = 0.1
+    average: float = 0.998
+    beam: int = 5
+    length_penalty: float = 1.0
+    seed: int = 0
+    precision: str = "bf16-mixed"
+    save_every: int = 200
+    init: str = ""  # a folder of weights to start from, with the same pieces
+
+
+TINY = {"steps": 300, "batch": 32, "rate": 4e-3, "smoothing": 0.0, "average": 0.95, "beam": 2, "save_every": 100}
+TINY |= {"precision": "32-true"}
+TINY_SYSTEM = {"words": 120, "dim": 32, "depth": 1, "heads": 2, "hidden": 64, "dropout": 0.0}
+
+
+def build(data: Pairs | None, *, words: int = 4000, **sizes: Any) -> Transformer:
+    """Builds the system with this recipe's sizes where none are given; learns at most `words` pieces from the data."""
+    if data is None:
+        return Transformer(words=words, **sizes)
+    data.pieces = Subwords.build(data.source + data.target, size=words)
+    usual = {"dim": 192, "depth": 3, "heads": 4, "hidden": 768, "norm": "pre", "dropout": 0.2}
+    return Transformer(**usual | sizes | {"words": len(data.pieces)})
+
+
+def order(data: Pairs, settings: Settings) -> Buckets:
+    """Orders training pairs by the pieces of their longer side, then of both, so that little is padding."""
+    assert data.pieces is not None
+    source, target = (
+        np.array([len(row) for row in data.pieces.encode_all(side)]) for side in (data.source, data.target)
+    )
+    return Buckets(1000 * np.maximum(source, target) + source + target, settings.batch, settings.seed)
+
+
+class Recipe(seq2seq.Recipe):
+    """Trains as the recurrent translators are trained; the rate climbs longer."""
+
+    def training_step(self, batch: dict[str, Tensor], number: int) -> dict[str, Tensor]:
+        # sentences are short: on a CPU the backward pass of the fused kernel takes longer than the plain products
+        plain = sdpa_kernel(SDPBackend.MATH) if self.device.type == "cpu" else nullcontext()
+        with plain:
+            return super().training_step(batch, number)
+
+    def configure_optimizers(self) -> Any:
+        settings = self.settings
+        fused = all(parameter.device.type in ("cpu", "cuda") for parameter in self.system.parameters())
+        optimizer = torch.optim.Adam(
+            self.system.parameters(), lr=settings.rate, betas=(0.9, 0.98), eps=1e-9, fused=fused
+        )
+        warm = max(1, round(settings.steps * settings.warm))
+
+        def share(step: int) -> float:
+            if step < warm:
+                return (step + 1) / warm
+            return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, settings.steps - warm)))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
