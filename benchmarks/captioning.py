@@ -1,6 +1,7 @@
 """What captioning costs here, against the plain published style of implementation.
 
     python benchmarks/captioning.py                  # training steps and decoding, one thread
+    python benchmarks/captioning.py --save           # writes results/captioning-cpu.md
     python benchmarks/captioning.py --rounds 7 --device cuda
 
 Training: a step (forward, backward, Adam) of Show, Attend and Tell in its "port" form with the tutorial's sizes of
@@ -20,6 +21,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -129,7 +131,8 @@ def timed(variants: dict[str, Callable[[], object]], rounds: int, device: str) -
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def training(rounds: int, device: str) -> None:
+def training(rounds: int, device: str) -> str:
+    """The table of training steps."""
     torch.manual_seed(0)
     sizes = {"vocab": VOCAB, "width": WIDTH, "embedding": 512, "hidden": 512, "attention": 512, "dropout": 0.0}
     ours = ShowAttendTell(**sizes, form="port").to(device).train()
@@ -154,12 +157,19 @@ def training(rounds: int, device: str) -> None:
         rounds,
         device,
     )
-    print(f"training, 16 pictures x 5 captions, losses equal to {difference:.1e}")
+    lines = [
+        f"Training, 16 pictures with 5 captions each, the two losses differ by {difference:.0e}:",
+        "",
+        "| | steps/s | times the published style |",
+        "|---|---:|---:|",
+    ]
     for name, seconds in found.items():
-        print(f"  {name:<42}{1 / seconds:8.2f} steps/s  {found['published style'] / seconds:6.2f} x")
+        lines.append(f"| {name} | {1 / seconds:.2f} | {found['published style'] / seconds:.2f} |")
+    return "\n".join(lines)
 
 
-def decoding(rounds: int, device: str) -> None:
+def decoding(rounds: int, device: str) -> str:
+    """The table of beam searches."""
     torch.manual_seed(0)
     sizes = {"vocab": VOCAB, "width": WIDTH, "embedding": 512, "hidden": 512, "attention": 512}
     ours = ShowAttendTell(**sizes, form="port").to(device).eval()
@@ -189,9 +199,15 @@ def decoding(rounds: int, device: str) -> None:
     variants[f"transformers generate, GPT-2 of {peer_size:.1f} M"] = torch.no_grad()(peers)
     found = timed(variants, rounds, device)
     base = found["sightline, 32 pictures at once"]
-    print(f"beam search of 5, 32 pictures, 20 words, {parameters / 1e6:.1f} M parameters")
+    lines = [
+        f"Beam search of 5, 32 pictures, 20 words, {parameters / 1e6:.1f} M parameters:",
+        "",
+        "| | pictures/s | times the time |",
+        "|---|---:|---:|",
+    ]
     for name, seconds in found.items():
-        print(f"  {name:<42}{32 / seconds:8.1f} pictures/s  {seconds / base:6.2f} x the time")
+        lines.append(f"| {name} | {32 / seconds:.1f} | {seconds / base:.2f} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -199,11 +215,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--save", action="store_true", help="write results/captioning-DEVICE.md beside this file")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    print(f"{platform.machine()}, torch {torch.__version__}, {given.device}, {given.threads} thread(s)")
-    training(given.rounds, given.device)
-    decoding(given.rounds, given.device)
+    machine = f"{platform.machine()}, torch {torch.__version__}, {given.threads} thread(s), {given.rounds} rounds"
+    command = f"python benchmarks/captioning.py --rounds {given.rounds} --device {given.device} --save"
+    text = (
+        f"Show, Attend and Tell on {given.device}, {machine}\n\n{training(given.rounds, given.device)}\n\n"
+        f"{decoding(given.rounds, given.device)}\n\nCommand: `{command}`\n"
+    )
+    print(text)
+    if given.save:
+        name = f"captioning-{given.device}.md"
+        (Path(__file__).parent / "results" / name).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
