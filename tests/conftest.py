@@ -1,6 +1,8 @@
 """Shared fixtures.  Importing this file first also turns on run-time checks of every shape in a signature."""
 
+import gzip
 import os
+import struct
 from pathlib import Path
 
 from jaxtyping import install_import_hook
@@ -26,8 +28,10 @@ CHECKED = sorted(
 )
 install_import_hook(CHECKED, "beartype.beartype")
 
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from PIL import Image  # noqa: E402
 
 torch.set_num_threads(1)  # pytest-xdist runs one process a core
 
@@ -39,3 +43,23 @@ def shared() -> Path:
     if not (folder / "golden").is_dir():
         pytest.skip(f"needs the golden kits and data folder, not found at {folder} (set SIGHTLINE_SHARED)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def placed_spec(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Data to learn from in seconds: three easy signs in MNIST's files, and ten blurred patterns as photographs."""
+    items, grounds = tmp_path_factory.mktemp("items"), tmp_path_factory.mktemp("grounds")
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 400), ("t10k", 120)):
+        labels = rng.integers(0, 3, count)
+        pixels = np.zeros((count, 28, 28), np.uint8)
+        pixels[labels == 0, 4:24, 11:17] = 255  # a bar
+        pixels[labels == 1, 11:17, 4:24] = 255  # one lying down
+        pixels[labels == 2, 6:22, 6:22] = 255  # a square
+        for name, values in (("images-idx3", pixels), ("labels-idx1", labels)):
+            head = bytes([0, 0, 8, values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape)
+            (items / f"{part}-{name}-ubyte.gz").write_bytes(gzip.compress(head + values.astype(np.uint8).tobytes(), 1))
+    for number in range(10):
+        coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3)).astype(np.uint8))
+        coarse.resize((96, 96), Image.Resampling.BICUBIC).save(grounds / f"{number}.png")
+    return f"placed40:{items}+{grounds}"

@@ -5,9 +5,6 @@ ones thin.  Beside the path lies what the model really had: each window averaged
 read nothing.
 """
 
-import base64
-import html
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from sightline.attention.glimpse import check_retina, retina, window_box
+from sightline.lens.animation import encode_gif, slider_page
 from sightline.lens.paint import Array, Photograph, colour_table, photograph
 from sightline.lens.sheet import INK, MUTED, PAPER, fitted, font_of, sheet
 
@@ -148,22 +146,13 @@ class GlimpsePath:
         if not frames:
             raise ValueError("a path without glimpses cannot be animated")
         long = [SECOND_LONG] * (len(frames) - 1) + [LAST_LONG]
-        packed = io.BytesIO()
-        quantised = [frame.quantize(128, dither=Image.Dither.NONE) for frame in frames]
-        quantised[0].save(packed, "GIF", save_all=True, append_images=quantised[1:], duration=long, loop=0)
-        return packed.getvalue()
+        return encode_gif(frames, long)
 
     def page(self, *, title: str = "The path of the glimpses", caption: str = "") -> str:
         """Writes one self-contained HTML page: play, pause, step with a slider or the arrow keys; no network."""
-        images = "\n".join(
-            f'<img alt="glimpse {number + 1} of {len(self)}{self._thought(number)}" src="{_data_uri(frame)}">'
-            for number, frame in enumerate(self.frames())
-        )
-        parts = {"title": html.escape(title), "caption": html.escape(caption or SMALL_PRINT)}
-        text = (Path(__file__).parent / "path.html").read_text(encoding="utf-8")
-        for name, value in parts.items():
-            text = text.replace("{{" + name + "}}", value)
-        return text.replace("{{last}}", str(max(0, len(self) - 1))).replace("{{images}}", images)
+        words = [f"glimpse {number + 1} of {len(self)}{self._thought(number)}" for number in range(len(self))]
+        caption = caption or SMALL_PRINT
+        return slider_page(self.frames(), words, title=title, caption=caption, label="glimpse")
 
     def save(self, path: str | Path, **words: Any) -> Path:
         """Writes .html (a page), .gif (an animation), or a picture (.png, .jpg, .webp); ValueError for others."""
@@ -180,7 +169,7 @@ class GlimpsePath:
         return path
 
     def _thought(self, number: int) -> str:
-        return html.escape(f", {self.thoughts[number]}") if self.thoughts else ""
+        return f", {self.thoughts[number]}" if self.thoughts else ""
 
 
 def draw_paths(paths: Sequence[GlimpsePath], labels: Sequence[str], *, side: int = 220, across: int = 6) -> Image.Image:
@@ -196,9 +185,3 @@ def draw_paths(paths: Sequence[GlimpsePath], labels: Sequence[str], *, side: int
         body.paste(path.drawn(side=side), (left, top))
         draw.text((left, top + side + 4), fitted(label, font, side), font=font, fill=INK)
     return body
-
-
-def _data_uri(image: Image.Image) -> str:
-    packed = io.BytesIO()
-    image.save(packed, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(packed.getvalue()).decode()

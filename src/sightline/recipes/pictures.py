@@ -30,7 +30,7 @@ def agree(train: Union, held: Union) -> None:
         raise ValueError(f"train and val differ in the classes {', '.join(differing[:5])}")
 
 
-def sizes_for(data: Union | None, sizes: dict[str, Any]) -> dict[str, Any]:
+def sizes_for(data: Any, sizes: dict[str, Any]) -> dict[str, Any]:
     """Gives the sizes of a system with as many classes as the data has; ValueError where they say otherwise."""
     if data is None:
         return sizes
@@ -79,7 +79,7 @@ def measure(recipe: Any, data: Union) -> dict[str, Any]:
     return {"classes": len(classes), "chance": 1 / len(classes), "pictures": count, **both, "parts": parts}
 
 
-def describe(recipe: Any, data: Union) -> dict[str, Any]:
+def describe(recipe: Any, data: Any) -> dict[str, Any]:
     """Gives what the card says of the pictures: their size, the mean and deviation of their channels, the classes."""
     return {
         "image_size": recipe.side,

@@ -148,11 +148,14 @@ class PSViT(nn.Module, PyTorchModelHubMixin):
         self.head = nn.Linear(dim, classes)
         self.initialise()
 
-    def initialise(self) -> None:
-        """Draws linear maps and the class token from N(0, 0.02) as the published code; biases and offsets are zero."""
+    def initialise(self, deviation: float = 0.02) -> None:
+        """Draws linear maps and the class token from N(0, 0.02), as the published code does; biases, offsets are zero.
+
+        Narrow networks learn sooner from a larger `deviation`.
+        """
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.trunc_normal_(module.weight, std=deviation)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         nn.init.trunc_normal_(self.class_token, std=0.02)
@@ -178,9 +181,13 @@ class PSViT(nn.Module, PyTorchModelHubMixin):
             points = points if offset is None else self.move(points, offset)
         return Sampled(tokens, torch.stack(path, dim=1))
 
+    def read(self, images: Float[Tensor, "batch 3 height width"]) -> Sampled:
+        """Reads images: the stem's feature map, at points that move."""
+        return self.look(self.stem(images))
+
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch classes"]:
         """Gives the logits."""
-        return self.answer(self.look(self.stem(images)))
+        return self.answer(self.read(images))
 
     def answer(self, sampled: Sampled) -> Float[Tensor, "batch classes"]:
         """Computes the logits from what was read: further layers, final norm, and the head on the class token."""
@@ -188,6 +195,15 @@ class PSViT(nn.Module, PyTorchModelHubMixin):
         for layer in self.layers:
             tokens = layer(tokens)
         return self.head(self.norm(tokens[:, 0]))
+
+    @staticmethod
+    def places(points: Float[Tensor, "*lead 2"], height: int, width: int | None = None) -> Float[Tensor, "*lead 2"]:
+        """Computes where points lie on an image of this size: (x, y) in 0..1.
+
+        Cell j of the stem reads around the middle of pixel 4 j.  Points sent outside lie outside.
+        """
+        size = torch.tensor([height, height if width is None else width], device=points.device)
+        return ((points * STRIDE + 0.5) / size).flip(-1)
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Computes the cross-entropy of `batch["images"]` against `batch["labels"]` (numbers), and the accuracy."""
