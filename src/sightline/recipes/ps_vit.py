@@ -43,6 +43,7 @@ class Settings:
     steps: int = 1500
     batch: int = 64
     rate: float = 2e-3
+    offsets: float = 3.0  # rate of the offset layers, in multiples of the others'; short runs hardly move points at 1
     decay: float = 0.05
     smoothing: float = 0.05
     smallest: float = 0.5  # area of the crops of labelled photographs
@@ -131,9 +132,12 @@ class Recipe(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         settings, parameters = self.settings, list(self.system.named_parameters())
         # biases and norms are not drawn to zero, nor the class token, nor the offsets, for which zero is the grid
-        decayed = [p for name, p in parameters if p.ndim > 1 and len(p) > 1 and ".offset." not in name]
-        others = [p for name, p in parameters if p.ndim <= 1 or len(p) == 1 or ".offset." in name]
-        groups = [{"params": decayed, "weight_decay": settings.decay}, {"params": others, "weight_decay": 0.0}]
+        offsets = [p for name, p in parameters if ".offset." in name]
+        rest = [p for name, p in parameters if ".offset." not in name]
+        decayed = [p for p in rest if p.ndim > 1 and len(p) > 1]
+        groups: list[dict[str, Any]] = [{"params": decayed, "weight_decay": settings.decay}]
+        groups += [{"params": [p for p in rest if p.ndim <= 1 or len(p) == 1], "weight_decay": 0.0}]
+        groups += [{"params": offsets, "weight_decay": 0.0, "lr": settings.rate * settings.offsets}]
         optimizer = torch.optim.AdamW(groups, lr=settings.rate, betas=(0.9, 0.98))
         warm = max(1, settings.steps // 20)
 
