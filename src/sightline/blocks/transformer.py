@@ -72,8 +72,8 @@ def spread_drop_path(layers: Sequence[nn.Module], rate: float) -> None:
 
     The linear rule of Huang et al. 2016, as DeiT and DINO train with.
     """
-    for layer, own in zip(layers, torch.linspace(0.0, rate, len(layers)).tolist(), strict=True):
-        layer.drop_path = DropPath(own)
+    for number, layer in enumerate(layers):
+        layer.drop_path = DropPath(rate * number / max(1, len(layers) - 1))
 
 
 class LayerScale(nn.Module):

@@ -64,6 +64,19 @@ def read(path: str | Path) -> Contents:
     return Contents(_plain(raw, str(file)), config, str(path))
 
 
+def read_part(path: str | Path, name: str, *, needed: bool = True) -> dict[str, Tensor]:
+    """Reads the tensors under one name of a file that holds several networks, {"student": …, "teacher": …}.
+
+    Raises ValueError where there is no such part (`needed=False`: gives {}), and what `read` raises.
+    """
+    raw = _read_file(Path(path).expanduser())
+    if not isinstance(raw.get(name), dict):
+        if needed:
+            raise ValueError(f"{path}: no {name!r} in it, only {shorten([str(key) for key in raw])}")
+        return {}
+    return _plain(raw[name], f"{path} ({name})")
+
+
 def _weights_in(folder: Path) -> Path:
     for name in IN_FOLDERS:
         if (folder / name).is_file():

@@ -19,7 +19,8 @@ def nt_xent(
     """
     own = torch.cat([F.normalize(first.float(), dim=1), F.normalize(second.float(), dim=1)])
     everyone = gathered(own)
-    logits = own @ everyone.T / temperature  # (2 B, 2 B processes)
+    with torch.autocast(own.device.type, enabled=False):
+        logits = own @ everyone.T / temperature  # (2 B, 2 B processes)
     count, start = len(first), (dist.get_rank() * len(own) if processes() > 1 else 0)
     rows = torch.arange(2 * count, device=own.device)
     itself = F.one_hot(rows + start, logits.shape[1]).bool()
@@ -39,5 +40,6 @@ def info_nce(
     """
     query, key = F.normalize(query.float(), dim=1), F.normalize(key.detach().float(), dim=1)
     right = (query * key).sum(dim=1, keepdim=True)
-    logits = torch.cat([right, query @ queue.detach()], dim=1) / temperature
+    with torch.autocast(query.device.type, enabled=False):
+        logits = torch.cat([right, query @ queue.detach()], dim=1) / temperature
     return F.cross_entropy(logits, torch.zeros(len(query), dtype=torch.long, device=query.device))

@@ -53,7 +53,8 @@ def self_distillation(
         )
     said = F.log_softmax(student.float() / student_temperature, dim=-1)
     target = F.softmax((teacher.detach().float() - centre) / teacher_temperature, dim=-1)
-    pairs = torch.einsum("vbk,cbk->vc", target, said) / -student.shape[1]
+    with torch.autocast(said.device.type, enabled=False):  # which would sum in half precision
+        pairs = torch.einsum("vbk,cbk->vc", target, said) / -student.shape[1]
     other = ~torch.eye(len(teacher), len(student), dtype=torch.bool, device=pairs.device)
     return pairs[other].mean()
 
