@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sightline.tasks.translate import Translation, Translator
 
 SUFFIXES = (".alignment.png", ".alignment.html")
+HEADS = ".heads.png"  # of a system with several layers or heads
 CHUNK = 256  # lines between two writes of a file's translation
 
 Failures = list[tuple[str, BaseException]]
@@ -28,7 +29,7 @@ def translate(
         list[Path] | None, typer.Option("--file", "-f", help="A text file, one sentence a line; - is standard input.")
     ] = None,
     system: Annotated[
-        str, typer.Option("--system", "-s", help="Bundled name or the weights folder of a run.")
+        str, typer.Option("--system", "-s", help="Bundled name, a run's folder, MarianMT's folder or hub id.")
     ] = "seq2seq",
     beam: Annotated[int, typer.Option(min=1, help="Hypotheses kept at each step; 1 is greedy.")] = 5,
     length_penalty: Annotated[float, typer.Option(min=0.0, help="Score = log-probability / length ** this.")] = 1.0,
@@ -46,6 +47,7 @@ def translate(
       sightline translate "Ein Hund rennt über die Wiese." --out looks
       sightline translate --file captions.de --out translated
       echo "Zwei Kinder lachen." | sightline translate --file -
+      sightline translate "Das Haus ist klein." --system Helsinki-NLP/opus-mt-de-en
 
     The bundled system learned German captions of photographs and their English translations, and knows little else.
     With --out, sentences leave a picture and a page of their alignment, files a text of as many lines; a file that was
@@ -109,15 +111,25 @@ def _each(
             found = translate_one(sentence, system=opened, **options)
             result = _result(found)
             if folder is not None and found.attention is not None:
-                source = Path(" ".join(sentence.split())[:60])
-                for key, path in zip(("picture", "page"), folder.names(source, SUFFIXES), strict=True):
-                    found.save(path)
-                    folder.wrote(path, source)
-                    result[key] = str(path)
+                result |= _draw(found, folder, Path(" ".join(sentence.split())[:60]))
         except (ValueError, OSError, RuntimeError, MemoryError) as error:
             report(failures, repr(sentence[:60]), error)
             continue
         yield result
+
+
+def _draw(found: "Translation", folder: OutputFolder, source: Path) -> dict[str, str]:
+    """Writes the alignment, and that of each layer and head where there are several; gives the paths."""
+    assert found.attention is not None
+    several = found.attention.heads is not None
+    names = folder.names(source, (*SUFFIXES, HEADS) if several else SUFFIXES)
+    found.save(names[0])
+    found.save(names[1])
+    if several:
+        found.heads_picture().save(names[2])
+    for path in names:
+        folder.wrote(path, source)
+    return dict(zip(("picture", "page", "heads"), map(str, names), strict=False))
 
 
 def _result(found: "Translation") -> dict[str, Any]:
@@ -132,7 +144,9 @@ def _result(found: "Translation") -> dict[str, Any]:
 def _say(result: dict[str, Any]) -> None:
     typer.echo(result["text"])
     if "picture" in result:
-        typer.echo(f"  {result['picture']}\n  {result['page']}")
+        for key in ("picture", "heads", "page"):
+            if key in result:
+                typer.echo(f"  {result[key]}")
 
 
 def _file(

@@ -20,6 +20,7 @@ class Subwords:
     """Numbers pieces of words; 0 to 3 are `<pad>`, `<start>`, `<end>` and `<unk>`, as in `Vocabulary`."""
 
     pad, start, end, unknown = 0, 1, 2, 3
+    blocked = (pad, start, unknown)  # never to be written
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         for number, name in enumerate(SPECIAL):
@@ -86,6 +87,8 @@ class Subwords:
     def pieces(self, ids: Iterable[int]) -> list[str]:
         """Gives each piece as it is written, "▁" standing for the space before a word."""
         return [self.tokenizer.id_to_token(int(number)) or SPECIAL[self.unknown] for number in ids]
+
+    source_pieces = pieces  # both languages have one vocabulary
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the JSON of the `tokenizers` library, which other programs read too."""

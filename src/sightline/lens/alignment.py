@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sightline.lens.view import matrix
+from sightline.lens.view import matrix, montage
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 _PAGES = (".html", ".htm")
@@ -19,12 +19,14 @@ _PAGES = (".html", ".htm")
 class Alignment:
     """Weights (target, source) with the words of both sides; each row sums to 1.
 
+    `heads` (layers, heads, target, source) are those of each layer and head, where `weights` is the mean of several.
     Raises ValueError where the words are not as many as rows and columns, or a weight is no number from 0 to 1.
     """
 
     weights: np.ndarray
     target: tuple[str, ...]
     source: tuple[str, ...]
+    heads: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.weights.shape != (len(self.target), len(self.source)) or self.weights.size == 0:
@@ -34,6 +36,8 @@ class Alignment:
             )
         if not np.isfinite(self.weights).all() or self.weights.min() < 0 or self.weights.max() > 1 + 1e-3:
             raise ValueError("weights of an alignment lie between 0 and 1; are these scores before the softmax?")
+        if self.heads is not None and (self.heads.ndim != 4 or self.heads.shape[2:] != self.weights.shape):
+            raise ValueError(f"heads of shape {self.heads.shape} do not fit weights {self.weights.shape}")
 
     def pairs(self) -> list[tuple[str, str, float]]:
         """Gives (target word, the source word it looked at most, that weight) for each target word."""
@@ -46,17 +50,20 @@ class Alignment:
         """Draws the matrix: a row for each target word, bright where it read the source."""
         return matrix(self.weights, self.target, self.source, title=title, caption=caption)
 
+    def heads_picture(self, *, title: str = "", caption: str = "") -> Image.Image:
+        """Draws the matrix of each layer and head; ValueError where there is one only."""
+        if self.heads is None:
+            raise ValueError("this alignment has one layer and one head: see picture()")
+        return montage(None, self.heads, title=title, caption=caption, colours="viridis")
+
     def html(self, *, title: str = "", caption: str = "") -> str:
         """Writes a part of a page, without anything from outside: point at a word of one side to light the other."""
         # the words go through JSON in a script: "<" must not end it
-        data = json.dumps(
-            {
-                "weights": [[round(float(value), 4) for value in row] for row in self.weights],
-                "target": self.target,
-                "source": self.source,
-            },
-            ensure_ascii=False,
-        ).replace("<", "\\u003c")
+        sides = {"target": self.target, "source": self.source}
+        shown = {"weights": self.weights.round(4).tolist()} | sides
+        if self.heads is not None:
+            shown["heads"] = self.heads.round(3).tolist()
+        data = json.dumps(shown, ensure_ascii=False).replace("<", "\\u003c")
         head = f"<h3>{escape(title)}</h3>" if title else ""
         tail = f"<p class=small>{escape(caption)}</p>" if caption else ""
         name = f"alignment-{abs(hash((data, title))):x}"
@@ -85,15 +92,18 @@ def merged(weights: np.ndarray, target: Sequence[tuple[str, int]], source: Seque
     """Joins rows and columns of pieces into words, given as (word, number of pieces).
 
     Weights on the pieces of a source word are added up, rows of a target word averaged, so that rows still sum to 1.
-    Raises ValueError where the pieces are not as many as rows and columns.
+    Weights of layers and heads, (layers, heads, pieces, pieces), are averaged, and kept beside the mean where there are
+    several. Raises ValueError where the pieces are not as many as rows and columns.
     """
     counts = [[pieces for _, pieces in side] for side in (target, source)]
-    if (sum(counts[0]), sum(counts[1])) != weights.shape:
+    if (sum(counts[0]), sum(counts[1])) != weights.shape[-2:]:
         raise ValueError(f"words of {sum(counts[0])} and {sum(counts[1])} pieces do not fit weights {weights.shape}")
     starts = [np.cumsum([0, *count])[:-1] for count in counts]
-    joined = np.add.reduceat(np.add.reduceat(weights, starts[1], axis=1), starts[0], axis=0)
+    joined = np.add.reduceat(np.add.reduceat(weights, starts[1], axis=-1), starts[0], axis=-2)
     joined = joined / np.array(counts[0], dtype=joined.dtype)[:, None]
-    return Alignment(joined, tuple(word for word, _ in target), tuple(word for word, _ in source))
+    mean = joined.mean(axis=tuple(range(joined.ndim - 2)))
+    heads = joined if joined.size > mean.size else None
+    return Alignment(mean, tuple(word for word, _ in target), tuple(word for word, _ in source), heads)
 
 
 _PAGE = """<!doctype html>
@@ -113,12 +123,12 @@ _PART = """<div id="@NAME@" class="alignment">
 .alignment thead th{writing-mode:vertical-rl;transform:rotate(180deg);text-align:left;padding:4px 2px}
 .alignment .small{color:#706a62;font-size:13px}
 </style>
-@HEAD@<div class="line source"></div><div class="line target"></div>
+@HEAD@<select hidden></select><div class="line source"></div><div class="line target"></div>
 <p class="small">Point at a word: what is shaded on the other side is what it was read from, or what read it.</p>
 <table></table>@TAIL@
 <script>
 (function(){
-const root=document.getElementById("@NAME@"),data=@DATA@,w=data.weights;
+let root=document.getElementById("@NAME@"),data=@DATA@,w=data.weights,choice=root.querySelector("select");
 const shade=v=>"rgba(49,104,142,"+Math.min(1,v).toFixed(3)+")";
 function line(name,words){
   const box=root.querySelector("."+name);
@@ -140,10 +150,21 @@ const table=root.querySelector("table"),head=table.createTHead().insertRow();
 head.append(document.createElement("th"));
 data.source.forEach(t=>{const th=document.createElement("th");th.textContent=t;head.append(th)});
 const body=table.createTBody();
-data.target.forEach((t,i)=>{
-  const row=body.insertRow(),th=document.createElement("th");th.textContent=t;row.append(th);
-  w[i].forEach((v,j)=>{const c=row.insertCell();c.style.background=shade(v);
-    c.title=t+" ← "+data.source[j]+": "+(100*v).toFixed(1)+" %"});
-});
+function fill(){
+  body.replaceChildren();
+  data.target.forEach((t,i)=>{
+    const row=body.insertRow(),th=document.createElement("th");th.textContent=t;row.append(th);
+    w[i].forEach((v,j)=>{const c=row.insertCell();c.style.background=shade(v);
+      c.title=t+" ← "+data.source[j]+": "+(100*v).toFixed(1)+" %"});
+  });
+}
+fill();
+if(data.heads){
+  const all=[["mean of all heads",data.weights]];
+  data.heads.forEach((l,i)=>l.forEach((h,j)=>all.push(["layer "+i+", head "+j,h])));
+  all.forEach(([name],i)=>choice.add(new Option(name,i)));
+  choice.hidden=false;
+  choice.addEventListener("change",()=>{w=all[choice.value][1];clear();fill()});
+}
 })();
 </script></div>"""

@@ -37,24 +37,25 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What can be set as key=value beside the system's own arguments."""
+class Settings(seq2seq.Settings):
+    """What can be set as key=value beside the system's own arguments, beyond what recurrent translators have."""
 
     steps: int = 5200
     batch: int = 64
     rate: float = 1.5e-3
     warm: float = 0.1  # share of the steps
-    smoothing: float = 0.1
-    average: float = 0.998
-    beam: int = 5
-    length_penalty: float = 1.0
-    seed: int = 0
     precision: str = "bf16-mixed"
-    save_every: int = 200
-    init: str = ""  # a folder of weights to start from, with the same pieces
 
 
-TINY = {"steps": 300, "batch": 32, "rate": 4e-3, "smoothing": 0.0, "average": 0.95, "beam": 2, "save_every": 100}
+TINY: dict[str, Any] = {
+    "steps": 300,
+    "batch": 32,
+    "rate": 4e-3,
+    "smoothing": 0.0,
+    "average": 0.95,
+    "beam": 2,
+    "save_every": 100,
+}
 TINY |= {"precision": "32-true"}
 TINY_SYSTEM = {"words": 120, "dim": 32, "depth": 1, "heads": 2, "hidden": 64, "dropout": 0.0}
 
@@ -64,7 +65,7 @@ def build(data: Pairs | None, *, words: int = 4000, **sizes: Any) -> Transformer
     if data is None:
         return Transformer(words=words, **sizes)
     data.pieces = Subwords.build(data.source + data.target, size=words)
-    usual = {"dim": 192, "depth": 3, "heads": 4, "hidden": 768, "norm": "pre", "dropout": 0.2}
+    usual: dict[str, Any] = {"dim": 192, "depth": 3, "heads": 4, "hidden": 768, "norm": "pre", "dropout": 0.2}
     return Transformer(**usual | sizes | {"words": len(data.pieces)})
 
 
@@ -79,6 +80,8 @@ def order(data: Pairs, settings: Settings) -> Buckets:
 
 class Recipe(seq2seq.Recipe):
     """Trains as the recurrent translators are trained; the rate climbs longer."""
+
+    settings: Settings
 
     def training_step(self, batch: dict[str, Tensor], number: int) -> dict[str, Tensor]:
         # sentences are short: on a CPU the backward pass of the fused kernel takes longer than the plain products

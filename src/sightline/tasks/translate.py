@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sightline.checkpoints.bundled import bundled_folder, bundled_names
 from sightline.checkpoints.load import load_checkpoint
+from sightline.data.marian_pieces import MarianPieces, is_marian
 from sightline.data.subwords import Subwords
 from sightline.decoding import beam_search, greedy
 from sightline.lens.alignment import Alignment, merged
@@ -23,7 +24,7 @@ from sightline.systems.transformer import Transformer
 
 PIECES = "pieces.json"  # beside the weights
 System = Seq2Seq | Transformer
-Pieces = Subwords
+Pieces = Subwords | MarianPieces
 _LONGEST = 400  # pieces of a source sentence
 _PAUSES = frozenset(".,!?;:…")
 
@@ -46,7 +47,8 @@ class Translation:
     """One sentence in the other language; `score` is the mean log-probability of a piece of it.
 
     `attention` is the alignment: a row for each word of `text`, a column for each word of `source` and the end of the
-    sentence; None for a system without attention.
+    sentence; of a Transformer it is the mean, with that of each layer and head in `.heads`. None for a system without
+    attention.
     """
 
     text: str
@@ -58,6 +60,10 @@ class Translation:
     def picture(self) -> Image.Image:
         """Draws the alignment; ValueError for a system without attention."""
         return self._alignment().picture(title=self.text, caption=f"rows: translation · columns: {self.source}")
+
+    def heads_picture(self) -> Image.Image:
+        """Draws the alignment of each layer and head; ValueError for a system that has one only, or none."""
+        return self._alignment().heads_picture(title=self.text, caption=f"rows: translation · columns: {self.source}")
 
     def show(self) -> None:
         """Shows the alignment."""
@@ -83,24 +89,36 @@ class Translation:
 
 
 def open_translator(system: Any = None) -> Translator:
-    """Opens a translator: a bundled name (default "seq2seq"), a folder of `sightline train seq2seq`, or an open one.
+    """Opens a translator: a bundled name (default "seq2seq"), a run's folder, MarianMT's folder or hub id, an open one.
 
-    Raises `TranslationError` for anything that does not translate.
+    MarianMT's are those of Helsinki-NLP, `Helsinki-NLP/opus-mt-de-en` and a thousand others, read from the hub's cache
+    where there is no network. Raises `TranslationError` for anything that does not translate.
     """
     if isinstance(system, Translator):
         return system
     name = "seq2seq" if system is None else str(system)
-    folder = bundled_folder(name) if name in bundled_names() else Path(name)
+    folder = bundled_folder(name) if name in bundled_names() else Path(name).expanduser()
+    folder = folder / "weights" if (folder / "weights" / PIECES).is_file() else folder
+    try:
+        if is_marian(folder, name):
+            marian = MarianPieces.open(name)  # first, since it is small: what is missing is told at once
+            return _checked(load_checkpoint(name), marian, name)
+    except (FileNotFoundError, ImportError) as error:
+        raise TranslationError(str(error)) from error
     if not (folder / PIECES).is_file():
         known = ", ".join(each for each in bundled_names() if (bundled_folder(each) / PIECES).is_file())
         raise TranslationError(
-            f"no translator {name!r}: expected a bundled name ({known or 'none in this build'}) or the `weights` "
-            f"folder of a run of `sightline train seq2seq`, with {PIECES} in it"
+            f"no translator {name!r}: expected a bundled name ({known or 'none in this build'}), the folder of a run "
+            f"of `sightline train transformer` or `seq2seq` with {PIECES} in its weights, or a MarianMT folder or hub "
+            "id such as Helsinki-NLP/opus-mt-de-en"
         )
-    model = load_checkpoint(folder)
+    return _checked(load_checkpoint(folder), Subwords.load(folder / PIECES), name)
+
+
+def _checked(model: nn.Module, pieces: Pieces, name: str) -> Translator:
     if not isinstance(model, Seq2Seq | Transformer):
-        raise TranslationError(f"{folder}: holds a {type(model).__name__}, which does not translate")
-    return Translator(model, Subwords.load(folder / PIECES), name)
+        raise TranslationError(f"{name}: holds a {type(model).__name__}, which does not translate")
+    return Translator(model, pieces, name)
 
 
 def translate(text: str, *, system: Any = None, beam: int = 5, length_penalty: float = 1.0) -> Translation:
@@ -127,7 +145,7 @@ def translate_all(
     for text, source, (target, score) in zip(texts, sources, found, strict=True):
         attention = None
         if aligns(opened.model) and target:
-            weights = alignment(opened.model, source, target, opened.pieces)
+            weights = head_alignments(opened.model, source, target, opened.pieces)
             attention = in_words(weights, target, source, opened.pieces)
         spoken = opened.pieces.decode(target)
         written.append(Translation(spoken, " ".join(text.split()), score, attention, opened.name))
@@ -187,8 +205,7 @@ def search(
         for first in range(0, len(places), batch)
     ]
     found: dict[int, tuple[list[int], float]] = {}
-    blocked = (pieces.pad, pieces.start, pieces.unknown)
-    common: dict[str, Any] = {"start": pieces.start, "end": pieces.end, "blocked": blocked}
+    common: dict[str, Any] = {"start": pieces.start, "end": pieces.end, "blocked": pieces.blocked}
     with evaluating(model), torch.no_grad():
         for most, chosen in batches:
             table, lengths = padded([sources[place] for place in chosen], device, pad=pieces.pad)
@@ -231,9 +248,8 @@ def head_alignments(model: System, source: Sequence[int], target: Sequence[int],
 
 
 def in_words(weights: np.ndarray, target: Sequence[int], source: Sequence[int], pieces: Pieces) -> Alignment:
-    """Joins pieces to words: columns of a word are added up, rows of a word averaged."""
-    rows, columns = (_words(pieces.pieces(numbers)) for numbers in (target, source))
-    return merged(weights, rows, columns)
+    """Joins pieces to words: columns of a word are added up, rows of a word averaged; layers and heads may lead."""
+    return merged(weights, _words(pieces.pieces(target)), _words(pieces.source_pieces(source)))
 
 
 def _words(names: Sequence[str]) -> list[tuple[str, int]]:
