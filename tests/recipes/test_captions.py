@@ -110,6 +110,29 @@ def test_the_reward_is_higher_for_better_captions(things: Path) -> None:
     assert closed.tolist() == [[1, 5, 2, 0], [1, 5, 6, 7]]
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_what_is_drawn_is_what_is_learned(
+    things: Path, precision: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = captions.open_data(f"flickr8k:{things}", "train")
+    settings = self_critical.Settings(**self_critical.TINY | {"temperature": 0.7})
+    recipe = self_critical.Recipe(self_critical.build(data, **self_critical.TINY_SYSTEM), settings, data)
+    recipe.log = lambda *given, **named: None  # type: ignore[method-assign]
+    drawn, learned, sample, reinforce = [], [], self_critical.sample, self_critical.reinforce
+    monkeypatch.setattr(self_critical, "sample", lambda *a, **k: drawn.append(sample(*a, **k)) or drawn[0])
+    monkeypatch.setattr(self_critical, "reinforce", lambda *a: learned.append(a[0]) or reinforce(*a))
+    batch = self_critical.read_batch(data, np.arange(8), recipe)
+    torch.manual_seed(0)
+    with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+        loss = recipe.training_step(batch, 0)
+    loss.backward()
+    close = 1e-4 if precision == torch.float32 else 0.02
+    assert float(learned[0].detach().sum()) == pytest.approx(float(drawn[0].scores.sum()), rel=close)
+    assert not {0, 1, 3} & set(drawn[0].tokens.flatten().tolist())
+    matrices = {name: p.grad for name, p in recipe.system.named_parameters() if p.ndim > 1}
+    assert not [name for name, grad in matrices.items() if grad is None or not grad.any()]
+
+
 @pytest.mark.parametrize("kind", ["hard", "soft", "none"])
 def test_every_kind_steps_and_measures(things: Path, kind: str) -> None:
     file = show_and_tell if kind == "none" else show_attend_tell

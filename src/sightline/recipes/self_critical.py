@@ -7,6 +7,8 @@ objective REINFORCE: several captions are drawn for each photograph, each is rew
           the written ones, and its baseline is the mean reward of the photograph's other captions
 differs   The paper's baseline is the greedy caption; the mean of the others (Luo 2020, arXiv 2003.09971) costs no
           decoding of its own and varies less. CIDEr-D alone makes captions end in "a"; BLEU-4 keeps them whole.
+          The draws are sharpened: a network trained with label smoothing draws a stray word in most captions, and
+          learns first to say less.
 """
 
 from dataclasses import dataclass
@@ -59,6 +61,7 @@ class Settings(show_attend_tell.Settings):
     rate: float = 5e-5
     average: float = 0.99
     draws: int = 5  # captions of a photograph
+    temperature: float = 0.5  # of the draws
     bleu: float = 0.5  # weight of BLEU-4 beside CIDEr-D
     save_every: int = 100
 
@@ -81,12 +84,23 @@ class Recipe(show_attend_tell.Recipe):
             rows = torch.arange(len(features), device=features.device).repeat_interleave(draws)
             state = tuple(part[rows] for part in state)
             blocked = (system.pad, system.start, system.unknown)
-            drawn = sample(step, state, start=system.start, end=system.end, max_length=LONGEST, blocked=blocked)
+            drawn = sample(
+                step,
+                state,
+                start=system.start,
+                end=system.end,
+                max_length=LONGEST,
+                blocked=blocked,
+                temperature=self.settings.temperature,
+            )
         said = [self.vocabulary.decode(row) for row in drawn.tokens.tolist()]
         rewards = self.reward(said, [one for one in truth for _ in range(draws)]).view(-1, draws)
         others = (rewards.sum(dim=1, keepdim=True) - rewards) / (draws - 1)
         told = system(features, _closed(drawn.tokens, drawn.lengths, system))
-        log_probs = told.logits.log_softmax(dim=1).gather(1, told.targets[:, None]).squeeze(1)
+        # of the distribution that was drawn from
+        logits = told.logits.float().index_fill(1, torch.tensor(blocked, device=features.device), float("-inf"))
+        log_probs = (logits / self.settings.temperature).log_softmax(dim=1)
+        log_probs = log_probs.gather(1, told.targets[:, None]).squeeze(1)
         gain = (rewards - others).flatten()[told.captions]
         self.log("reward", rewards.mean(), batch_size=len(features))
         return reinforce(log_probs[None], gain[None], torch.zeros_like(gain)[None]) / len(rewards.flatten())
