@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from sightline.metrics.captions import cider_d_each
-from sightline.recipes import captions, self_critical, show_and_tell, show_attend_tell
+from sightline.recipes import captions, self_critical, self_critical_control, show_and_tell, show_attend_tell
 from sightline.recipes.plan import recipe_of
 from sightline.recipes.train import evaluate, train
 from sightline.tasks.caption import CaptionError, caption, open_captioner
@@ -111,12 +112,13 @@ def test_the_reward_is_higher_for_better_captions(things: Path) -> None:
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("file", [self_critical, self_critical_control])
 def test_what_is_drawn_is_what_is_learned(
-    things: Path, precision: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    things: Path, file: ModuleType, precision: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = captions.open_data(f"flickr8k:{things}", "train")
     settings = self_critical.Settings(**self_critical.TINY | {"temperature": 0.7})
-    recipe = self_critical.Recipe(self_critical.build(data, **self_critical.TINY_SYSTEM), settings, data)
+    recipe = file.Recipe(file.build(data, **file.TINY_SYSTEM), settings, data)
     recipe.log = lambda *given, **named: None  # type: ignore[method-assign]
     drawn, learned, sample, reinforce = [], [], self_critical.sample, self_critical.reinforce
     monkeypatch.setattr(self_critical, "sample", lambda *a, **k: drawn.append(sample(*a, **k)) or drawn[0])
@@ -166,5 +168,5 @@ def test_mirror_images_are_samples_of_their_own(things: Path) -> None:
 def test_recipes_are_found_by_name() -> None:
     assert recipe_of("show_and_tell") is show_and_tell
     assert recipe_of("self_critical") is self_critical
-    for file in (show_and_tell, show_attend_tell, self_critical):
+    for file in (show_and_tell, show_attend_tell, self_critical, self_critical_control):
         assert all(hasattr(file, name) for name in ("Settings", "TINY", "TINY_SYSTEM", "HELD", *file.__all__))

@@ -18,6 +18,7 @@ NAMES = (
     "show_and_tell",
     "show_attend_tell",
     "self_critical",
+    "self_critical_control",
     "world_captions",
     "world_captions_control",
     "seq2seq",
