@@ -9,6 +9,7 @@ from sightline.checkpoints.bundled import bundled_card, bundled_folder
 from sightline.data.captions import open_captions
 from sightline.data.photographs import sample_photographs
 from sightline.metrics.captions import bleu
+from sightline.recipes import show_attend_tell
 from sightline.tasks.caption import caption, open_captioner
 
 
@@ -30,6 +31,12 @@ def test_the_samples_are_captioned_each_in_its_own_words() -> None:
     for one in said:
         assert one.attention is not None
         assert len(one.words) >= 4
+
+
+def test_it_can_be_measured_again_with_the_settings_of_its_card() -> None:
+    card = bundled_card("show_attend_tell")
+    settings = show_attend_tell.Settings(**card["settings"])
+    assert (settings.beam, settings.penalty) == (card["measured"]["beam"], open_captioner().penalty)
 
 
 def test_it_is_about_as_good_as_its_card_says(shared: Path) -> None:

@@ -48,7 +48,7 @@ def caption(
     \b
       sightline caption photo.jpg
       sightline caption holiday/ --out told --json
-      sightline caption --sample --system show_and_tell
+      sightline caption --sample --system runs/mine/weights
 
     The bundled systems learned from 6,000 photographs of people and dogs; they say what is likely in such pictures, and
     often err on others.  Photographs that --out already holds, with the same settings, are not captioned again.
