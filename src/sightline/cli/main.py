@@ -81,3 +81,7 @@ def run(arguments: list[str] | None = None) -> int:
 def main() -> None:
     """Console script."""
     sys.exit(run())
+
+
+if __name__ == "__main__":
+    main()
