@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sightline.tasks.vision_model import VisionModel
 
 SUFFIXES = (".look.png", ".look.html")
+MOVING = ".look.gif"  # of models that move the points where they read
 
 
 def look(
@@ -168,17 +169,19 @@ class Made:
     picture: Path
     page: Path
     summary: dict[str, Any]
+    animation: Path | None = None
 
 
 def _look_at(photograph: Path, opened: "VisionModel", folder: OutputFolder, options: dict[str, Any]) -> Made:
     from sightline.tasks.look import look as look_at
 
     seen = look_at(photograph, model=opened, **options)
-    picture, page = folder.names(photograph, SUFFIXES)
-    for path in (picture, page):
+    moving = (MOVING,) if hasattr(seen, "points") else ()
+    paths = folder.names(photograph, (*SUFFIXES, *moving))
+    for path in paths:
         seen.save(path)
         folder.wrote(path, photograph)
-    return Made(photograph, picture, page, seen.summary)
+    return Made(photograph, paths[0], paths[1], seen.summary, paths[2] if moving else None)
 
 
 def _write_index(folder: OutputFolder, results: list[Made], model: str) -> Path:
@@ -190,7 +193,12 @@ def _write_index(folder: OutputFolder, results: list[Made], model: str) -> Path:
 
 
 def _print_machine(results: list[Made], failures: list[tuple[str, BaseException]], index: Path | None) -> None:
-    made = [{"image": str(r.photograph), "picture": str(r.picture), "page": str(r.page), **r.summary} for r in results]
+    made = [
+        {"image": str(r.photograph), "picture": str(r.picture), "page": str(r.page)}
+        | ({"animation": str(r.animation)} if r.animation else {})
+        | r.summary
+        for r in results
+    ]
     told = [{"image": source, "error": one_line(error)} for source, error in failures]
     print_json({"verb": "look", "results": made, "index": index and str(index), "failures": told})
 
@@ -200,7 +208,8 @@ def _print_person(results: list[Made], folder: OutputFolder | None, index: Path 
         typer.echo(f"{made.photograph.name}: {made.summary['sentence']}")
         if made.summary["check"] is not None:
             typer.echo(f"  check: {made.summary['check']['summary']}")
-        typer.echo(f"  {made.picture}\n  {made.page}")
+        for path in filter(None, (made.picture, made.page, made.animation)):
+            typer.echo(f"  {path}")
     if index is not None:
         typer.echo(f"All together: {index}")
     if folder is not None and folder.replaced:

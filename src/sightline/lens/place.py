@@ -106,6 +106,12 @@ def _refuse_words(
 
 def _refuse_queries(chain: list[nn.Module], tokens: int, path: str, crossed: bool, where: str) -> None:
     """Raises for keys that could fill a grid and are no places: patches drawn at random, learned queries."""
+    moved = next((m for m in chain if getattr(m, "moves_points", False)), None)
+    if moved is not None and not path.endswith("points"):
+        raise ValueError(
+            f"{where} are points that {type(moved).__name__} moves over the image, no cells of a grid; the sites named "
+            "'points' tell where each look read, and sightline.look draws them"
+        )
     decoding = "decoder" in path.lower()
     for config in filter(None, map(config_of, chain)):
         if setting(config, "masked_unit_size") is not None:

@@ -60,7 +60,7 @@ TINY_SYSTEM = {"points": 3, "iterations": 3, "dim": 32, "depth": 4, "heads": 2, 
 
 def usual_sizes(data: Data | None, sizes: dict[str, Any]) -> dict[str, Any]:
     """Gives this recipe's sizes where none are given, the side of the pictures and the classes of the data."""
-    usual = {"image_size": data.side if isinstance(data, Placed) else 32}
+    usual: dict[str, Any] = {"image_size": data.side if isinstance(data, Placed) else 32}
     usual |= {"points": 4, "dim": 48, "depth": 6, "heads": 3, "stem": (16, 16, 32, 16)}
     if isinstance(data, Placed) and sizes.get("image_size", data.side) != data.side:
         raise ValueError(f"image_size={sizes['image_size']}: the data's pictures have {data.side} pixels; leave it out")
@@ -104,7 +104,8 @@ class Recipe(lightning.LightningModule):
 
     def normalised(self, images: Tensor) -> Tensor:
         """Brings byte images to mean 0 and deviation 1 of everyday photographs."""
-        return (images.float() / 255 - self.mean) / self.deviation
+        # channels last in memory: a quarter less time a step on a CPU
+        return ((images.float() / 255 - self.mean) / self.deviation).contiguous(memory_format=torch.channels_last)
 
     def logits(self, images: Tensor) -> Tensor:
         """Gives the kept network's logits of byte images (batch, 3, S, S)."""

@@ -56,7 +56,7 @@ class Control(PSViT):
         self.deviation = spread * image_size / STRIDE / points if kind == "random" else 0.0
         for step in self.steps:
             if step.offset is not None:
-                step.offset.requires_grad_(False)  # type: ignore[union-attr]
+                step.offset.requires_grad_(False)
 
     def move(
         self, points: Float[Tensor, "batch points 2"], offset: Float[Tensor, "batch points 2"]

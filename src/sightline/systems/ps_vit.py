@@ -110,6 +110,8 @@ class PSViT(nn.Module, PyTorchModelHubMixin):
     at.  Raises ValueError for sizes that do not fit together.
     """
 
+    moves_points = True  # for the lens: these tokens are no cells of a grid
+
     def __init__(
         self,
         *,
@@ -174,11 +176,13 @@ class PSViT(nn.Module, PyTorchModelHubMixin):
         height, width = features.shape[-2:]
         points = grid_points(self.grid, (height, width), features.device).expand(len(features), -1, -1)
         size = torch.tensor([height, width], device=features.device)
-        tokens, path = None, []
+        tokens: Tensor | None = None
+        path: list[Tensor] = []
         for step in self.steps:
             path.append(points.detach())
             tokens, offset = step(features, points, self.position(path[-1] / size), tokens)
             points = points if offset is None else self.move(points, offset)
+        assert tokens is not None, "there is at least one look"
         return Sampled(tokens, torch.stack(path, dim=1))
 
     def read(self, images: Float[Tensor, "batch 3 height width"]) -> Sampled:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sightline.data.photographs import open_photograph
 from sightline.lens.given import evaluating
+from sightline.systems.ps_vit import PSViT
 from sightline.tasks.vision_model import Prepare, open_vision_model
 
 # methods that need the gradient of the answer; all others only read the forward pass
@@ -139,6 +140,7 @@ def look(
     ``query`` choose what is shown; ``check`` masks what was looked at and measures what that does to the
     answer; ``limit`` bounds the bytes kept.
 
+    A PS-ViT gives a ``PointsLook`` (`tasks/points.py`), which draws its points moving.
     Raises ``PhotographError``, ``ModelError`` or ``ValueError`` in one line for anything that cannot be done.
     """
     from sightline.lens import view
@@ -148,6 +150,15 @@ def look(
     opened = open_vision_model(model, prepare)
     pixels, seen_image = opened.prepare(open_photograph(image))
     pixels = like_parameters(pixels, opened.model)
+    title = Path(image).name if isinstance(image, str | Path) else "photograph"
+    if isinstance(opened.model, PSViT):
+        from sightline.tasks.points import look_at_points
+
+        with evaluating(opened.model):
+            return look_at_points(
+                opened, pixels, seen_image, method=method, layer=layer, head=head, query=query, limit=limit,
+                title=title, command=command, check=check,
+            )  # fmt: skip
     with evaluating(opened.model):
         # a model that names classes gets gradient maps on its page too, where they can be had
         wants_gradient = method in GRADIENT_METHODS or opened.names is not None
@@ -162,7 +173,6 @@ def look(
             # kept in the recording, so that its page shows it too
             seen.checked[0] = _name_the_class(seen.check(opened.model, pixels, heat=heat), logits, opened.names)
     heat = heat.float().cpu()
-    title = Path(image).name if isinstance(image, str | Path) else "photograph"
     return Look(
         heat=heat,
         image=seen_image,
