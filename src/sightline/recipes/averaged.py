@@ -1,5 +1,8 @@
 """The moving average of a network's weights, which generalises better than their last value."""
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -10,10 +13,12 @@ def averaged(system: nn.Module, keep: float) -> AveragedModel:
     Call its `update_parameters(system)` in `optimizer_step`, after the step and before a checkpoint is written.
     """
 
-    def decayed(average: Tensor, new: Tensor, count: Tensor | int) -> Tensor:
-        if not new.is_floating_point():  # a counter
-            return new
+    def decay(averages: Sequence[Tensor], new: Sequence[Tensor], count: Tensor | int) -> None:
+        """All tensors of one device and kind at once: on a GPU a launch each would cost more than the step."""
+        if not new[0].is_floating_point():  # counters
+            torch._foreach_copy_(list(averages), list(new))
+            return
         # a short memory at first, or the average would long remember the random start
-        return average.lerp(new, 1 - min(keep, (1 + int(count)) / (10 + int(count))))
+        torch._foreach_lerp_(list(averages), list(new), 1 - min(keep, (1 + int(count)) / (10 + int(count))))
 
-    return AveragedModel(system, avg_fn=decayed, use_buffers=True)
+    return AveragedModel(system, multi_avg_fn=decay, use_buffers=True)

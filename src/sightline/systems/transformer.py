@@ -16,7 +16,7 @@ recipe    recipes/transformer.py
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -120,9 +120,9 @@ class Transformer(nn.Module, PyTorchModelHubMixin):
     def __init__(
         self,
         *,
-        words: int | tuple[int, int] | list[int],
+        words: int | Sequence[int],
         dim: int = 512,
-        depth: int | tuple[int, int] | list[int] = 6,
+        depth: int | Sequence[int] = 6,
         heads: int = 8,
         hidden: int = 2048,
         norm: str = "post",

@@ -179,8 +179,9 @@ def padded(
     lengths = torch.tensor([len(row) for row in rows])
     longest = -(-int(lengths.max()) // multiple) * multiple
     table = torch.full((len(rows), longest), pad)
-    for place, row in enumerate(rows):
-        table[place, : len(row)] = torch.tensor(row)
+    table[torch.arange(longest) < lengths[:, None]] = torch.tensor(
+        [number for row in rows for number in row], dtype=torch.long
+    )
     return table.to(device), lengths.to(device)
 
 
