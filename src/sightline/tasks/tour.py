@@ -11,6 +11,8 @@ from PIL import Image, ImageDraw, ImageFilter
 from sightline.checkpoints.bundled import bundled_names
 from sightline.data.photographs import open_photograph, sample_photographs
 
+TOLD = "What color is the cube?"
+POINTED = "which object is the red cylinder?"
 SENTENCE = "Ein kleines Mädchen in einem roten Kleid spielt mit einem braunen Hund am Strand."
 
 
@@ -61,6 +63,14 @@ def drawn_digit(side: int = 240) -> Image.Image:
     return paper.filter(ImageFilter.GaussianBlur(side / 160)).convert("RGB")
 
 
+def drawn_scene(number: int = 6, side: int = 240) -> Image.Image:
+    """Draws one scene of the generated world, held out from training, (side, side) pixels in RGB."""
+    from sightline.data.scenes import Scenes
+
+    pixels = Scenes(seed=20, split="val", size=side, count=number + 1).images([number])[0]
+    return Image.fromarray(pixels.permute(1, 2, 0).numpy())
+
+
 def _timed(system: str, verb: str, question: str, picture: Any, text: str, run: Callable[[], Any]) -> Stop:
     start = time.perf_counter()
     result = run()
@@ -97,9 +107,35 @@ def _ram() -> Iterator[Stop]:
     yield _timed("ram", "glimpse", "Which digit is it?", picture, "", partial(glimpse, picture))
 
 
+def _world_captions() -> Iterator[Stop]:
+    from sightline.tasks.caption import caption
+
+    picture, ask = drawn_scene(), "What stands there, from left to right?"
+    yield _timed("world_captions", "caption", ask, picture, "", partial(caption, picture, system="world_captions"))
+
+
+def _visual7w() -> Iterator[Stop]:
+    from sightline.tasks.ask import ask
+
+    picture = drawn_scene()
+    run = partial(ask, picture, TOLD, system="visual7w")
+    yield _timed("visual7w", "ask", "What is the answer?", picture, TOLD, run)
+
+
+def _visual7w_pointing() -> Iterator[Stop]:
+    from sightline.tasks.point import point
+
+    picture = drawn_scene()
+    run = partial(point, picture, POINTED, system="visual7w_pointing")
+    yield _timed("visual7w_pointing", "point", "Which box is meant?", picture, POINTED, run)
+
+
 _STOPS: dict[str, Callable[[], Iterator[Stop]]] = {
     "seq2seq": _seq2seq,
     "show_attend_tell": _show_attend_tell,
+    "world_captions": _world_captions,
+    "visual7w": _visual7w,
+    "visual7w_pointing": _visual7w_pointing,
     "ram": _ram,
     "vit": _vit,
 }
