@@ -1,0 +1,49 @@
+"""`sightline tour` through the shell, and the stops behind it."""
+
+import json
+from html import escape
+from pathlib import Path
+
+import pytest
+
+from sightline.checkpoints.bundled import bundled_card, bundled_names
+from sightline.cli.main import run
+from sightline.cli.systems import figure
+from sightline.tasks.tour import drawn_scene, stops
+
+Captured = pytest.CaptureFixture[str]
+ENCODERS = {"efficientnet_lite0"}  # bundled weights that no verb uses by themselves
+
+
+def test_every_bundled_system_is_a_stop() -> None:
+    assert set(stops()) == set(bundled_names()) - ENCODERS
+
+
+@pytest.mark.timeout(400)
+def test_all_stops_answer_and_are_on_the_page(tmp_path: Path, capsys: Captured) -> None:
+    assert run(["tour", "--json", "-o", str(tmp_path / "out")]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {stop["system"] for stop in told["stops"]} == set(stops())
+    page = Path(told["page"]).read_text("utf-8")
+    for stop in told["stops"]:
+        assert stop["answer"]
+        assert Path(stop["page"]).stat().st_size > 5_000
+        assert stop["system"] in page
+        assert escape(figure(bundled_card(stop["system"]))) in page
+    assert page.count("data:image/png") == len(told["stops"])
+    assert "http://" not in page
+    assert "https://" not in page
+
+
+def test_stops_by_name_and_unknown_ones(tmp_path: Path, capsys: Captured) -> None:
+    assert run(["tour", "ram", "-o", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out.startswith("1. ram (glimpse")
+    assert run(["tour", "ramm", "-o", str(tmp_path / "out")]) != 0
+    said = capsys.readouterr().err
+    assert "no stop ramm on the tour; there are: " in said
+    assert said.count("\n") == 1
+
+
+def test_the_scene_is_always_the_same() -> None:
+    assert drawn_scene().tobytes() == drawn_scene().tobytes()
+    assert drawn_scene(side=64).size == (64, 64)
