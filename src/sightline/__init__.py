@@ -25,6 +25,7 @@ _HOME = {
     "classify": "sightline.tasks.classify",
     "glimpse": "sightline.tasks.glimpse",
     "point": "sightline.tasks.point",
+    "segment": "sightline.tasks.segment",
     "translate": "sightline.tasks.translate",
 }
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from sightline.tasks.glimpse import glimpse
     from sightline.tasks.look import look
     from sightline.tasks.point import point
+    from sightline.tasks.segment import segment
     from sightline.tasks.translate import translate
 
 __all__ = [
@@ -56,6 +58,7 @@ __all__ = [
     "open_photograph",
     "point",
     "record",
+    "segment",
     "survey",
     "translate",
     "words_to_regions",

@@ -13,7 +13,9 @@ from sightline.cli.failures import exit_code
 from sightline.cli.glimpse import glimpse
 from sightline.cli.look import look
 from sightline.cli.point import point
+from sightline.cli.reproduce import reproduce
 from sightline.cli.scenes import scenes
+from sightline.cli.segment import segment
 from sightline.cli.survey import survey
 from sightline.cli.systems import systems
 from sightline.cli.tour import tour
@@ -62,7 +64,7 @@ def _top(
 
 
 for _verb in (
-    tour, look, caption, ask, point, classify, glimpse, translate, survey, systems, train, evaluate, scenes,
+    tour, look, caption, ask, point, classify, glimpse, segment, translate, survey, systems, train, evaluate, reproduce, scenes,
 ):  # fmt: skip
     app.command()(_verb)
 

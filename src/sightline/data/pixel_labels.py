@@ -1,7 +1,7 @@
 """Photographs whose every pixel has a class: what the readers of segmentation data have in common."""
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +12,13 @@ from sightline.data.photographs import SUFFIXES, open_photograph
 from sightline.systems.segmenter import VOID
 
 Colours = UInt8[np.ndarray, "classes 3"]
+ROOM = 1 << 29  # bytes of opened pictures that a collection keeps
 
 
 class PixelLabels:
     """Holds pairs of a photograph and a picture of class numbers, opened when asked for.
 
+    What was opened stays in memory while there is room (`ROOM`), so that small collections are decoded once.
     `pairs` are (photograph, labels) files of equal size, `classes` the names, `palette` a colour for each.  `table`
     translates the numbers in the files to class numbers; others are void (255).  Without it, numbers below the count
     of classes stay and all others are void.  Raises ValueError for no pairs or a palette that does not fit.
@@ -39,19 +41,37 @@ class PixelLabels:
         self._table = np.full(256, VOID, dtype=np.uint8)
         for number, name in known.items():
             self._table[number] = name
+        self._opened: dict[tuple[str, int], np.ndarray] = {}
+        self._room = ROOM
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def image(self, index: int) -> UInt8[np.ndarray, "height width 3"]:
         """Gives a photograph."""
-        return np.asarray(open_photograph(self.pairs[index][0]))
+        return self._kept("image", index, self._image)
 
     def labels(self, index: int) -> UInt8[np.ndarray, "height width"]:
         """Gives the class number of each pixel, 255 for void.
 
         Raises ValueError, naming the file, for one that holds no class numbers or is not of the photograph's size.
         """
+        return self._kept("labels", index, self._labels)
+
+    def _kept(self, kind: str, index: int, read: Callable[[int], np.ndarray]) -> np.ndarray:
+        found = self._opened.get((kind, index))
+        if found is None:
+            found = read(index)
+            found.flags.writeable = False
+            if found.nbytes <= self._room:
+                self._opened[kind, index] = found
+                self._room -= found.nbytes
+        return found
+
+    def _image(self, index: int) -> np.ndarray:
+        return np.array(open_photograph(self.pairs[index][0]))
+
+    def _labels(self, index: int) -> np.ndarray:
         photograph, file = self.pairs[index]
         numbers = read_numbers(file)
         with Image.open(photograph) as opened:

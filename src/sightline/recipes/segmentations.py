@@ -20,6 +20,7 @@ from sightline.metrics.segmentation import CommonByPlace, Confusion
 from sightline.systems.segmenter import VOID
 
 HELD = "val_miou"
+SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # of the paper's multi-scale figures
 
 
 def open_data(spec: str, split: str) -> PixelLabels:
@@ -45,39 +46,61 @@ def sizes_for(data: PixelLabels | None, sizes: dict[str, Any]) -> dict[str, Any]
 def read_batch(data: PixelLabels, indices: np.ndarray, recipe: Any) -> dict[str, Tensor]:
     """Reads {"images": bytes (batch, 3, H, W), "labels": (batch, H, W), "sizes": (batch, 2)}.
 
-    Pictures are brought to a short side of `settings.short` pixels (0: as they are) and filled up, with grey and void,
-    to the largest of the batch.
+    Pictures whose short side is longer than `settings.short` (unless that is 0) are brought to it; all are filled up,
+    with grey and void, to the largest of the batch.
     """
     images, labels = [], []
     for index in indices:
-        photograph, truth = Image.fromarray(data.image(int(index))), Image.fromarray(data.labels(int(index)))
-        ratio = recipe.settings.short / min(photograph.size) if recipe.settings.short else 1.0
-        if ratio != 1:
-            size = (round(photograph.width * ratio), round(photograph.height * ratio))
-            photograph = photograph.resize(size, Image.Resampling.BILINEAR)
-            truth = truth.resize(size, Image.Resampling.NEAREST)
-        images.append(np.asarray(photograph))
-        labels.append(np.asarray(truth))
+        image, truth = data.image(int(index)), data.labels(int(index))
+        ratio = recipe.settings.short / min(truth.shape)
+        if 0 < ratio < 1:
+            size = (round(truth.shape[1] * ratio), round(truth.shape[0] * ratio))
+            image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+            truth = np.asarray(Image.fromarray(truth).resize(size, Image.Resampling.NEAREST))
+        images.append(image)
+        labels.append(truth)
     height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
-    batch = torch.full((len(images), 3, height, width), 127, dtype=torch.uint8)
-    known = torch.full((len(images), height, width), VOID, dtype=torch.uint8)
-    for number, (image, marks) in enumerate(zip(images, labels, strict=True)):
-        batch[number, :, : image.shape[0], : image.shape[1]] = torch.tensor(image).permute(2, 0, 1)
-        known[number, : image.shape[0], : image.shape[1]] = torch.tensor(marks)
-    return {"images": batch, "labels": known, "sizes": torch.tensor([image.shape[:2] for image in images])}
+    batch = np.full((len(images), height, width, 3), 127, dtype=np.uint8)
+    known = np.full((len(images), height, width), VOID, dtype=np.uint8)
+    for number, (image, truth) in enumerate(zip(images, labels, strict=True)):
+        batch[number, : image.shape[0], : image.shape[1]] = image
+        known[number, : image.shape[0], : image.shape[1]] = truth
+    pixels = torch.from_numpy(batch).permute(0, 3, 1, 2)
+    sizes = torch.tensor([truth.shape for truth in labels])
+    return {"images": pixels, "labels": torch.from_numpy(known), "sizes": sizes}
 
 
-def probabilities(recipe: Any, image: np.ndarray, **how: Any) -> Tensor:
+def class_weights(data: PixelLabels, balance: float, most: int = 500) -> Tensor:
+    """Weighs classes by (1 / share of pixels)^balance, so that the mean pixel weighs 1; 0 weighs all the same.
+
+    1 is Eigen and Fergus's median frequency balancing (2015), as in SegNet, up to a factor.  Shares are counted on at
+    most so many pictures, evenly spread; a class that none of them shows weighs as the rarest.
+    """
+    counts = np.zeros(256)
+    if balance:
+        for index in np.linspace(0, len(data) - 1, min(most, len(data))).round().astype(int):
+            counts += np.bincount(data.labels(int(index)).ravel(), minlength=256)
+    counts = counts[: len(data.classes)]
+    if not counts.any():
+        return torch.ones(len(data.classes))
+    shares = counts / counts.sum()
+    weights = np.maximum(shares, shares[shares > 0].min()) ** -balance
+    return torch.tensor(weights / (shares * weights).sum(), dtype=torch.float32)
+
+
+def probabilities(recipe: Any, image: Tensor | np.ndarray, **how: Any) -> Tensor:
     """Computes class probabilities (1, classes, H, W) of one picture of any size, by sliding windows.
 
-    A window is the system's `image_size`, they overlap by half; `how` may give `scales` and `mirrored`.
+    `image` is bytes, an array (H, W, 3) or a tensor (3, H, W).  A window is the system's `image_size`, they overlap by
+    half; `how` may give `scales` and `mirrored`.
     """
-    pixels = torch.tensor(image).permute(2, 0, 1)[None].to(recipe.device)
-    base = recipe.settings.short / min(image.shape[:2]) if recipe.settings.short else 1.0
+    pixels = image if isinstance(image, Tensor) else torch.tensor(image).permute(2, 0, 1)
+    pixels = normalised(pixels.to(recipe.device)[None], recipe.scaling)
+    base = recipe.settings.short / min(pixels.shape[2:]) if recipe.settings.short else 1.0
     window = tuple(recipe.window)
     stride = tuple(max(1, side // 2) for side in window)
     how["scales"] = [base * scale for scale in how.get("scales", (1.0,))]
-    return class_probabilities(recipe.kept, normalised(pixels, recipe.scaling), window=window, stride=stride, **how)
+    return class_probabilities(recipe.kept, pixels, window=window, stride=stride, **how)
 
 
 def normalised(images: Tensor, scaling: tuple[float, float]) -> Tensor:
@@ -86,22 +109,28 @@ def normalised(images: Tensor, scaling: tuple[float, float]) -> Tensor:
 
 
 @torch.inference_mode()
-def measure(recipe: Any, data: PixelLabels, **how: Any) -> dict[str, Any]:
+def measure(recipe: Any, data: PixelLabels) -> dict[str, Any]:
     """Computes mean IoU, pixel and class accuracy and the IoU of each class over all pictures, at their own size.
 
     The control, "blind", says at each place what is most common there among these very labels, and sees no picture.
+    With `settings.multi_scale`, "multi_scale" has the figures of the probabilities' mean over `SCALES`, mirrored too.
     """
     recipe.kept.eval()
-    seen, blind = Confusion(len(data.classes)), Confusion(len(data.classes))
-    common = CommonByPlace(len(data.classes))
+    views: dict[str, Any] = {"single": {}}
+    if recipe.settings.multi_scale:
+        views["multi_scale"] = {"scales": SCALES, "mirrored": True}
+    seen = {name: Confusion(len(data.classes)) for name in views}
+    common, blind = CommonByPlace(len(data.classes)), Confusion(len(data.classes))
     for index in range(len(data)):
         common.update(torch.tensor(data.labels(index)))
     for index in range(len(data)):
         truth = torch.tensor(data.labels(index))
-        seen.update(probabilities(recipe, data.image(index), **how)[0].argmax(dim=0).cpu(), truth)
+        for name, how in views.items():
+            seen[name].update(probabilities(recipe, data.image(index), **how)[0].argmax(dim=0).cpu(), truth)
         blind.update(common.answer((truth.shape[0], truth.shape[1])), truth)
     whole = {"miou": blind.mean_iou(), "pixel_accuracy": blind.pixel_accuracy()}
-    return {"pictures": len(data), **seen.figures(data.classes), "blind": whole}
+    figures = {name: confusion.figures(data.classes) for name, confusion in seen.items()}
+    return {"pictures": len(data), **figures.pop("single"), "blind": whole, **figures}
 
 
 def describe(recipe: Any, data: PixelLabels) -> dict[str, Any]:

@@ -24,12 +24,14 @@ from sightline.recipes.crops import cut_some
 from sightline.recipes.segmentations import (
     HELD,
     agree,
+    class_weights,
     describe,
     draw_samples,
     load_beside,
     measure,
     normalised,
     open_data,
+    probabilities,
     read_batch,
     sizes_for,
 )
@@ -55,8 +57,12 @@ class Settings:
     smallest: float = 0.5  # scale of the crops
     largest: float = 2.0
     colours: float = 0.3
+    balance: float = 0.0  # how much more the pixels of rare classes count: by (1 / share)^balance
     short: int = 0  # pixels of the short side that pictures are brought to; 0: as they are
+    multi_scale: bool = False  # the end measures at six scales, mirrored too, beside
     average: float = 0.99
+    held: int = 1000  # held-out pictures of the quick figure, and how often it is taken
+    checks: int = 5
     seed: int = 0
     precision: str = "32-true"
     save_every: int = 200
@@ -92,6 +98,8 @@ class Recipe(lightning.LightningModule):
         self.classes: tuple[str, ...] = () if data is None else data.classes
         self.palette = None if data is None else data.palette
         self.average = averaged(system, settings.average).requires_grad_(False)
+        weights = torch.ones(int(system.classes)) if data is None else class_weights(data, settings.balance)  # type: ignore[arg-type]
+        self.register_buffer("weights", weights, persistent=False)
         self.held = Confusion(int(system.classes))  # type: ignore[arg-type]
 
     @property
@@ -104,8 +112,10 @@ class Recipe(lightning.LightningModule):
         images = augment.jitter_colours(batch["images"].float() / 255, settings.colours)
         scales = (settings.smallest, settings.largest)
         images = normalised(255 * images, self.scaling)
-        images, labels = cut_some(images, batch["labels"], batch["sizes"], crop=self.window, scales=scales)
-        return self.system.loss({"images": images, "labels": labels})["loss"]  # type: ignore[operator]
+        images, labels = cut_some(
+            images, batch["labels"], batch["sizes"], crop=self.window, scales=scales, short=settings.short
+        )
+        return self.system.loss({"images": images, "labels": labels, "weights": self.weights})["loss"]  # type: ignore[operator]
 
     def optimizer_step(self, *given: Any, **named: Any) -> None:
         super().optimizer_step(*given, **named)
@@ -116,8 +126,11 @@ class Recipe(lightning.LightningModule):
         self.held = Confusion(self.held.classes)
 
     def validation_step(self, batch: dict[str, Tensor], number: int) -> None:
-        said = self.kept(normalised(batch["images"], self.scaling)).argmax(dim=1)
-        self.held.update(said.cpu(), batch["labels"].cpu())
+        for image, labels, (height, width) in zip(
+            batch["images"], batch["labels"], batch["sizes"].tolist(), strict=True
+        ):
+            said = probabilities(self, image[:, :height, :width])[0].argmax(dim=0)
+            self.held.update(said.cpu(), labels[:height, :width].cpu())
 
     def on_validation_epoch_end(self) -> None:
         self.log(HELD, self.held.mean_iou(), sync_dist=True)

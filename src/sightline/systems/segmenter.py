@@ -43,8 +43,18 @@ class LinearDecoder(nn.Module):
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, patches: Float[Tensor, "batch patches dim"]) -> Float[Tensor, "batch patches classes"]:
+    def read(self, patches: Float[Tensor, "batch patches dim"]) -> tuple[Tensor, None]:
+        """Gives the patches as they are: there are no class tokens."""
+        return patches, None
+
+    def compare(
+        self, patches: Float[Tensor, "batch patches dim"], named: None = None
+    ) -> Float[Tensor, "batch patches classes"]:
+        """Gives the class scores."""
         return self.head(patches)
+
+    def forward(self, patches: Float[Tensor, "batch patches dim"]) -> Float[Tensor, "batch patches classes"]:
+        return self.compare(*self.read(patches))
 
 
 class MaskTransformer(nn.Module):
@@ -81,16 +91,26 @@ class MaskTransformer(nn.Module):
                 nn.init.zeros_(module.bias)
         nn.init.trunc_normal_(self.class_tokens, std=0.02)
 
-    def forward(
-        self, patches: Float[Tensor, "batch patches memory_dim"]
-    ) -> Float[Tensor, "batch patches {self.classes}"]:
+    def read(self, patches: Float[Tensor, "batch patches memory_dim"]) -> tuple[Tensor, Tensor]:
+        """Lets patches and class tokens read each other: (B, patches, D), (B, classes, D)."""
         tokens = torch.cat([self.enter(patches), self.class_tokens.expand(len(patches), -1, -1)], dim=1)
         for layer in self.layers:
             tokens = layer(tokens)
         seen, named = self.norm(tokens).split([patches.shape[1], self.classes], dim=1)
+        return seen, named
+
+    def compare(
+        self, seen: Float[Tensor, "batch patches dim"], named: Float[Tensor, "batch {self.classes} dim"]
+    ) -> Float[Tensor, "batch patches {self.classes}"]:
+        """Computes the class scores of patches from their products with the class tokens."""
         seen = F.normalize(seen @ self.patch_projection, dim=2)
         named = F.normalize(named @ self.class_projection, dim=2)
         return self.mask_norm(seen @ named.transpose(1, 2))
+
+    def forward(
+        self, patches: Float[Tensor, "batch patches memory_dim"]
+    ) -> Float[Tensor, "batch patches {self.classes}"]:
+        return self.compare(*self.read(patches))
 
 
 def decoder_of(
@@ -130,18 +150,20 @@ def enlarged(
 
 
 def pixel_loss(
-    logits: Float[Tensor, "batch classes height width"], labels: Int[Tensor, "batch height width"]
+    logits: Float[Tensor, "batch classes height width"],
+    labels: Int[Tensor, "batch height width"],
+    weights: Float[Tensor, " classes"] | None = None,
 ) -> dict[str, Tensor]:
     """Computes the cross-entropy of labelled pixels, and the share named rightly; each image counts the same.
 
-    An image without labelled pixels adds nothing.  Raises ValueError for labels that are no class.
+    `weights` say how much a pixel of each class counts in the loss.  An image without labelled pixels adds nothing.
+    Raises ValueError for labels that are no class.
     """
     labelled = labels != VOID
-    if int(labels.masked_fill(~labelled, 0).max()) >= logits.shape[1] or int(labels.min()) < 0:
-        raise ValueError(
-            f"labels go from 0 to {logits.shape[1] - 1}, or are {VOID} for void; given {int(labels.max())}"
-        )
-    each = F.cross_entropy(logits, labels.long(), ignore_index=VOID, reduction="none")
+    if bool((labelled & ((labels < 0) | (labels >= logits.shape[1]))).any()):
+        wrong = labels[labelled & ((labels < 0) | (labels >= logits.shape[1]))]
+        raise ValueError(f"labels go from 0 to {logits.shape[1] - 1}, or are {VOID} for void; given {int(wrong[0])}")
+    each = F.cross_entropy(logits.float(), labels.long(), weight=weights, ignore_index=VOID, reduction="none")
     count = labelled.sum(dim=(1, 2)).clamp_min(1)
     right = ((logits.argmax(dim=1) == labels) & labelled).sum(dim=(1, 2)) / count
     return {"loss": (each.sum(dim=(1, 2)) / count).mean(), "accuracy": right.mean()}
@@ -205,8 +227,11 @@ class Segmenter(nn.Module, PyTorchModelHubMixin):
         return enlarged(self.masks(images), (height, width), self.patch)
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Computes the cross-entropy of `batch["images"]` against `batch["labels"]` (B, H, W); 255 is void."""
-        return pixel_loss(self(batch["images"]), batch["labels"])
+        """Computes the cross-entropy of `batch["images"]` against `batch["labels"]` (B, H, W); 255 is void.
+
+        `batch["weights"]`, one for each class, may say how much its pixels count.
+        """
+        return pixel_loss(self(batch["images"]), batch["labels"], batch.get("weights"))
 
 
 def segmenter_tiny_16(**more: Any) -> Segmenter:

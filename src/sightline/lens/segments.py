@@ -1,0 +1,171 @@
+"""A photograph whose every pixel is named: colours with their legend, shares of the area, and where each class looked.
+
+The page needs no network and no script: each class is a choice (tab, arrow keys, click) and style shows its map.
+"""
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from sightline.lens.page_data import data_uri
+from sightline.lens.paint import Array, Photograph, as_map, blend, outline, photograph, shown_size
+from sightline.lens.sheet import INK, PAPER, SMALL_PRINT, fitted, font_of, sheet
+from sightline.lens.strip import PICTURES
+
+_STYLE = """
+:root{color-scheme:light dark;--paper:#fbfaf7;--card:#fff;--ink:#1d1a16;--soft:#6d665d;--line:#e5dfd4;--hot:#b8390e}
+@media(prefers-color-scheme:dark){:root{--paper:#131110;--card:#1c1917;--ink:#f1ece4;--soft:#a49b8f;--line:#35302b;--hot:#fca50a}}
+body{margin:0;background:var(--paper);color:var(--ink);font:15px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif}
+main{max-width:760px;margin:0 auto;padding:22px 20px}
+h1{font:600 clamp(22px,4vw,32px)/1.2 ui-serif,Georgia,serif;margin:0 0 14px;overflow-wrap:anywhere}
+input{position:absolute;opacity:0}
+.stage{position:relative;border-radius:10px;overflow:hidden;line-height:0}
+.stage img{width:100%;height:auto}
+.stage img+img{position:absolute;inset:0;opacity:0;transition:opacity .15s}
+.classes{display:flex;flex-wrap:wrap;gap:6px;margin:14px 0}
+label{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:4px 10px;cursor:pointer}
+label i{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin-right:.45em;border:1px solid #0003}
+label small{color:var(--soft);font-variant-numeric:tabular-nums;margin-left:.5em}
+p{color:var(--soft);margin:6px 0}
+"""
+
+
+@dataclass(frozen=True)
+class Segments:
+    """A photograph, the class number of each of its pixels (255: none), and the classes' names and colours.
+
+    `maps` gives, for some classes by name, the map (h, w) of where the class token looked.  Raises ValueError for a
+    mask of another size than the photograph, numbers beyond the classes, and maps of unknown classes.
+    """
+
+    image: Photograph
+    mask: np.ndarray
+    classes: Sequence[str]
+    palette: np.ndarray
+    maps: dict[str, Array]
+    title: str = ""
+    caption: str = ""
+
+    def __post_init__(self) -> None:
+        size = photograph(self.image).size
+        if self.mask.shape != (size[1], size[0]):
+            told = " x ".join(str(side) for side in reversed(self.mask.shape))
+            raise ValueError(f"the mask has {told} pixels, the photograph {size[0]} x {size[1]}")
+        if len(self.classes) != len(self.palette) or not self.classes:
+            raise ValueError(f"{len(self.classes)} classes, but {len(self.palette)} colours")
+        named = self.mask[self.mask != 255]
+        if len(named) and int(named.max()) >= len(self.classes):
+            raise ValueError(f"the mask names class {int(named.max())}, there are {len(self.classes)}")
+        for name, heat in self.maps.items():
+            if name not in self.classes:
+                raise ValueError(f"a map of {name!r}, which is none of the classes {', '.join(self.classes)}")
+            as_map(heat)
+
+    @property
+    def areas(self) -> dict[str, float]:
+        """The share of all pixels that each class has, the largest first; classes without a pixel are left out."""
+        counts = np.bincount(self.mask.ravel(), minlength=256)[: len(self.classes)]
+        order = np.argsort(-counts, kind="stable")
+        return {self.classes[number]: float(counts[number] / self.mask.size) for number in order if counts[number]}
+
+    def painted(self, strength: float = 0.6) -> Image.Image:
+        """Lays the classes' colours on the photograph, with a dark line between classes."""
+        picture = shown_size(photograph(self.image))
+        numbers = np.asarray(Image.fromarray(self.mask).resize(picture.size, Image.Resampling.NEAREST))
+        colours = np.vstack([self.palette, np.full((256 - len(self.palette), 3), 128)]).astype(np.float32)
+        pixels = np.asarray(picture, dtype=np.float32)
+        mixed = pixels + (colours[numbers] - pixels) * np.float32(strength)
+        border = np.zeros(numbers.shape, dtype=bool)
+        border[:, 1:] |= numbers[:, 1:] != numbers[:, :-1]
+        border[1:] |= numbers[1:] != numbers[:-1]
+        mixed[border] *= 0.35
+        return Image.fromarray(mixed.round().astype(np.uint8))
+
+    def picture(self) -> Image.Image:
+        """Draws the painted photograph with a legend of the classes that are there and their shares."""
+        body = self.painted()
+        return sheet(body, self.title, self.caption, self._legend(max(body.width, 340)))
+
+    def _legend(self, width: int) -> Image.Image:
+        size = int(np.clip(width / 44, 12, 16))
+        font, entries = font_of(size), list(self.areas.items())
+        columns = max(1, min(4, width // (13 * size), len(entries)))
+        across, down = width // columns, round(size * 1.7)
+        key = Image.new("RGB", (width, down * -(-len(entries) // columns)), PAPER)
+        draw = ImageDraw.Draw(key)
+        for number, (name, share) in enumerate(entries):
+            x, y = number % columns * across, number // columns * down
+            colour = tuple(int(value) for value in self.palette[list(self.classes).index(name)])
+            draw.rectangle((x, y + 2, x + size, y + 2 + size), fill=colour, outline=INK)
+            told = f"{share:.1%}"
+            draw.text((x + across - 2 * size, y), told, font=font, fill=INK, anchor="ra")
+            room = across - 4 * size - font.getlength(told)
+            draw.text((x + 1.6 * size, y), fitted(name, font, room), font=font, fill=INK)
+        return key
+
+    def page(self) -> str:
+        """Writes one self-contained HTML page: choose a class, and see where it is and where its token looked."""
+        shown = shown_size(photograph(self.image))
+        shown.thumbnail((720, 720), Image.Resampling.LANCZOS)
+        painted = self.painted().resize(shown.size, Image.Resampling.LANCZOS)
+        choices = ['<input type="radio" name="class" id="c0" aria-label="all classes" checked>']
+        pictures = [f'<img src="{data_uri(painted)}" alt="the photograph in the classes\' colours">']
+        labels, rules = ['<label for="c0">all classes</label>'], []
+        for number, (name, share) in enumerate(self.areas.items(), start=1):
+            told, place = html.escape(name), list(self.classes).index(name)
+            choices.append(f'<input type="radio" name="class" id="c{number}" aria-label="{told}">')
+            alt = f"{told}: outlined where it is" + (", lighter where its token looked" if name in self.maps else "")
+            pictures.append(f'<img src="{data_uri(self._one(shown, place))}" alt="{alt}">')
+            colour = bytes(int(value) for value in self.palette[place]).hex()
+            swatch = f'<i style="background:#{colour}"></i>'
+            labels.append(f'<label for="c{number}">{swatch}{told}<small>{share:.1%}</small></label>')
+        for number in range(len(labels)):
+            rules.append(f"#c{number}:checked~.stage img:nth-child({number + 2}){{opacity:1}}")
+            label = f"~.classes label:nth-child({number + 1})"
+            chosen = f"#c{number}:checked{label},#c{number}:focus-visible{label}"
+            rules.append(f"{chosen}{{border-color:var(--hot);color:var(--hot)}}")
+        title = html.escape(self.title or "What is where")
+        return (
+            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width,initial-scale=1">'
+            '<meta name="generator" content="sightline">'
+            '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
+            "style-src 'unsafe-inline'\">"
+            f"<title>{title}</title><style>{_STYLE}{''.join(rules)}</style></head>\n<body><main><h1>{title}</h1>\n"
+            f'{"".join(choices)}\n<div class="stage"><img src="{data_uri(shown)}" alt="the photograph">'
+            f'{"".join(pictures)}</div>\n<div class="classes">{"".join(labels)}</div>\n'
+            f"<p>{self._how_to_read()} {html.escape(self.caption)}</p>"
+            f"<p>{html.escape(SMALL_PRINT)}</p></main></body></html>\n"
+        )
+
+    def _how_to_read(self) -> str:
+        if not self.maps:
+            return "Choose a class: its pixels are outlined, with their share of the picture."
+        return (
+            "Choose a class: its pixels are outlined, with their share of the picture; the map shows where its class "
+            "token looked."
+        )
+
+    def _one(self, shown: Image.Image, place: int) -> Image.Image:
+        """One class: its outline, on its token's map where there is one."""
+        heat = self.maps.get(self.classes[place])
+        one = blend(shown, heat, mass=None) if heat is not None else shown.copy()
+        region = np.asarray(Image.fromarray(self.mask).resize(shown.size, Image.Resampling.NEAREST)) == place
+        outline(one, region)
+        return one
+
+    def save(self, path: str | Path) -> Path:
+        """Writes .html (a page) or a picture (.png, .jpg, .webp); ValueError for another ending."""
+        path = Path(path)
+        kind = path.suffix.lower()
+        if kind == ".html":
+            path.write_text(self.page(), encoding="utf-8")
+        elif kind in PICTURES:
+            self.picture().save(path)
+        else:
+            raise ValueError(f"{path}: give a name that ends in .html, {', '.join(PICTURES)}")
+        return path
