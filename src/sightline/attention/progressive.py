@@ -45,8 +45,9 @@ def sample(
     height, width = features.shape[-2:]
     if observe.listening():
         observe.report(sampling_weights(points.detach(), (height, width))[:, None], kind="cross", name="points")
-    cells = torch.tensor([width, height], device=points.device)
-    places = (2 * points.float().flip(2) + 1) / cells - 1  # (x, y), -1 and 1 at the outer edges of the outer cells
+    row, column = points.float().unbind(dim=2)
+    # (x, y), -1 and 1 at the outer edges of the outer cells; sizes as plain numbers, for which no device must wait
+    places = torch.stack([(2 * column + 1) / width - 1, (2 * row + 1) / height - 1], dim=2)
     with torch.autocast(features.device.type, enabled=False):  # half a cell is all that bfloat16 keeps of a place
         read = F.grid_sample(
             features.float(), places[:, None], mode="bilinear", padding_mode="zeros", align_corners=False

@@ -6,12 +6,13 @@ random crop of a photograph that is dimmed to 60 %.  The digit's tone is its opa
 
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor
 
 from sightline.data.mnist import Mnist
@@ -36,6 +37,10 @@ class Layout(NamedTuple):
         """Gives the layouts of some pictures."""
         return Layout(*(part[indices] for part in self))
 
+    def to(self, device: torch.device) -> "Layout":
+        """Gives the layouts on another device."""
+        return Layout(*(part.to(device, non_blocking=True) for part in self))
+
 
 class Placed:
     """Pictures of `side` pixels, a digit from `items` on a crop of a photograph below the folder `grounds`.
@@ -58,7 +63,8 @@ class Placed:
             raise ValueError(f"{grounds}: {len(files)} photographs; at least five are needed, one of them held out")
         chosen = [file for number, file in enumerate(files) if (number % 5 == 4) == (split != "train")]
         spread = np.linspace(0, len(chosen) - 1, min(len(chosen), MOST_GROUNDS)).round().astype(int)
-        self.grounds = torch.stack([_ground(chosen[number], 2 * side) for number in spread])
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            self.grounds = torch.stack(list(threads.map(lambda number: _ground(chosen[number], 2 * side), spread)))
         self.layout = None if split == "train" else self.draw(len(self), torch.Generator().manual_seed(seed))
 
     def __len__(self) -> int:
@@ -74,31 +80,36 @@ class Placed:
         return Layout(ground, crop, whole(self.side - ITEM, count, 2), torch.rand(count, 3, generator=generator))
 
     def bare(self, layout: Layout) -> UInt8[Tensor, "batch 3 {self.side} {self.side}"]:
-        """Cuts the crops of the photographs, dimmed, with nothing on them."""
-        cuts = zip(layout.ground.tolist(), layout.crop.tolist(), strict=True)
-        side = self.side
-        crops = [self.grounds[one, :, top : top + side, left : left + side] for one, (top, left) in cuts]
-        return (torch.stack(crops) * DIM).to(torch.uint8)
+        """Cuts the crops of the photographs, dimmed, with nothing on them; on the layout's device."""
+        self.grounds = self.grounds.to(layout.ground.device)  # and there they stay
+        down, across = _lines(layout.crop, self.side)
+        return (self.grounds[layout.ground[:, None, None], :, down, across] * DIM).to(torch.uint8).permute(0, 3, 1, 2)
 
     def pictures(
         self, digits: UInt8[Tensor, "batch 28 28"], layout: Layout
     ) -> UInt8[Tensor, "batch 3 {self.side} {self.side}"]:
         """Lays the digits on their grounds."""
-        pictures = self.bare(layout).float() / 255
-        for picture, digit, (top, left), draw in zip(
-            pictures, digits, layout.corner.tolist(), layout.colour, strict=True
-        ):
-            below = picture[:, top : top + ITEM, left : left + ITEM]
-            colour = (LIGHT + (1 - LIGHT) * draw)[:, None, None]
-            below.lerp_(colour.expand_as(below), (digit / 255).expand_as(below))
-        return (pictures * 255).round().to(torch.uint8)
+        below = self.bare(layout).float() / 255
+        colour = (LIGHT + (1 - LIGHT) * layout.colour)[:, :, None, None]
+        opacity = self._laid(digits.float() / 255, layout)[:, None]
+        return (below.lerp(colour, opacity) * 255).round().to(torch.uint8)
 
     def ink(self, digits: UInt8[Tensor, "batch 28 28"], layout: Layout) -> Bool[Tensor, "batch height width"]:
         """Tells which pixels of each picture are the digit's."""
-        masks = torch.zeros(len(digits), self.side, self.side, dtype=torch.bool)
-        for mask, digit, (top, left) in zip(masks, digits, layout.corner.tolist(), strict=True):
-            mask[top : top + ITEM, left : left + ITEM] = digit > 255 * INK
-        return masks
+        return self._laid(digits > 255 * INK, layout)
+
+    def _laid(self, values: Shaped[Tensor, "batch 28 28"], layout: Layout) -> Shaped[Tensor, "batch height width"]:
+        """Gives a canvas of zeros with the values at the digits' places."""
+        canvas = values.new_zeros(len(values), self.side, self.side)
+        item = torch.arange(len(values), device=values.device)[:, None, None]
+        canvas[(item, *_lines(layout.corner, ITEM))] = values
+        return canvas
+
+
+def _lines(corner: Int[Tensor, "batch 2"], extent: int) -> tuple[Tensor, Tensor]:
+    """Numbers the rows (batch, extent, 1) and columns (batch, 1, extent) of the squares with these corners."""
+    span = torch.arange(extent, device=corner.device)
+    return (corner[:, :1] + span)[:, :, None], (corner[:, 1:] + span)[:, None, :]
 
 
 def boxes_of(masks: Bool[Tensor, "batch height width"]) -> Bool[Tensor, "batch height width"]:

@@ -23,6 +23,12 @@ def open_data(spec: str, split: str) -> Data:
     return open_placed(spec, split) if spec.startswith("placed") else pictures.open_data(spec, split)
 
 
+def agree(train: Data, held: Data) -> None:
+    """Raises ValueError unless labelled photographs of both parts have the same classes, and all of them a label."""
+    if isinstance(train, Union) and isinstance(held, Union):
+        pictures.agree(train, held)
+
+
 def read_batch(data: Data, indices: np.ndarray, recipe: Any) -> dict[str, Tensor]:
     """Reads "labels", and "digits" (batch, 28, 28) to lay out in training, else "images" (batch, 3, S, S), as bytes."""
     if not isinstance(data, Placed):
@@ -39,10 +45,10 @@ def share_inside(
 ) -> Float[Tensor, " looks"]:
     """Computes what share of the points (x, y) in 0..1 of the picture lies on the masks, at each look."""
     height, width = masks.shape[-2:]
-    cells = (points.cpu() * torch.tensor([width, height])).floor().long()
+    cells = (points * torch.tensor([width, height], device=points.device)).floor().long()
     column, row = cells.unbind(dim=3)
     within = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-    item = torch.arange(len(masks))[:, None, None]
+    item = torch.arange(len(masks), device=masks.device)[:, None, None]
     return (masks[item, row.clamp(0, height - 1), column.clamp(0, width - 1)] & within).float().mean(dim=(0, 2))
 
 
@@ -59,19 +65,19 @@ def measure(recipe: Any, data: Data) -> dict[str, Any]:
     system, parts = recipe.kept.eval(), math.ceil(len(data) / 250)
     right = blind = shown = 0
     shares: dict[str, Any] = {"box": 0.0, "ink": 0.0, "box_area": 0.0, "ink_area": 0.0}
-    for indices in np.array_split(np.arange(len(data)), parts):
-        chosen = torch.from_numpy(indices)
-        layout, digits, labels = data.layout.take(chosen), data.digits[chosen], data.labels[chosen]
-        sampled = system.read(recipe.normalised(data.pictures(digits, layout).to(recipe.device)))
-        right += int((system.answer(sampled).argmax(dim=1).cpu() == labels).sum())
-        if indices[0] < BLIND:
-            bare = recipe.logits(data.bare(layout).to(recipe.device)).argmax(dim=1).cpu()
-            blind, shown = blind + int((bare == labels).sum()), shown + len(indices)
+    for chosen in torch.arange(len(data)).tensor_split(parts):
+        layout = data.layout.take(chosen).to(recipe.device)
+        digits, labels = data.digits[chosen].to(recipe.device), data.labels[chosen].to(recipe.device)
+        sampled = system.read(recipe.normalised(data.pictures(digits, layout)))
+        right += int((system.answer(sampled).argmax(dim=1) == labels).sum())
+        if chosen[0] < BLIND:
+            bare = recipe.logits(data.bare(layout)).argmax(dim=1)
+            blind, shown = blind + int((bare == labels).sum()), shown + len(chosen)
         ink = data.ink(digits, layout)
         masks = {"ink": ink, "box": boxes_of(ink)}
         for name, mask in masks.items():
-            weight = len(indices) / len(data)
-            shares[name] += share_inside(system.places(sampled.points, data.side), mask) * weight
+            weight = len(chosen) / len(data)
+            shares[name] += share_inside(system.places(sampled.points, data.side), mask).cpu() * weight
             shares[f"{name}_area"] += float(mask.float().mean()) * weight
     told = {name: value.tolist() if isinstance(value, Tensor) else value for name, value in shares.items()}
     top1 = right / len(data)

@@ -1,7 +1,7 @@
 """Trains PS-ViT as a classifier.
 
 data      placed64:ITEMS+PHOTOGRAPHS, digits anywhere on photographs (`sightline.data.placed`), a new picture each time;
-          or any collection of `sightline.data.labelled`, cropped and mirrored
+          or any collection of `sightline.data.labelled`, cropped, mirrored, recoloured, some mixed
 system    systems/ps_vit.py, small by default: 4 x 4 points, four looks, 6 layers of 48
 objective cross-entropy with smoothed labels
 schedule  AdamW, linear warm-up, cosine to zero
@@ -10,7 +10,6 @@ control   recipes/ps_vit_control.py: the same network with its points held on th
 measure   accuracy; on placed digits also the share of points on the digit at each look, beside its share of the picture
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,13 +22,14 @@ from sightline.data.placed import Placed
 from sightline.recipes import augment
 from sightline.recipes.averaged import averaged
 from sightline.recipes.pictures import describe, load_beside, sizes_for
-from sightline.recipes.placed_digits import Data, draw_samples, measure, open_data, read_batch
+from sightline.recipes.placed_digits import Data, agree, draw_samples, measure, open_data, read_batch
+from sightline.recipes.schedules import cosine
 from sightline.systems.ps_vit import PSViT
 
 # fmt: off
 __all__ = [
-    "HELD", "TINY", "TINY_SYSTEM", "Recipe", "Settings", "build", "describe", "draw_samples", "load_beside", "measure",
-    "open_data", "read_batch",
+    "HELD", "TINY", "TINY_SYSTEM", "Recipe", "Settings", "agree", "build", "describe", "draw_samples", "load_beside",
+    "measure", "open_data", "read_batch",
 ]
 # fmt: on
 HELD = "val_top1"
@@ -47,6 +47,7 @@ class Settings:
     decay: float = 0.05
     smoothing: float = 0.05
     smallest: float = 0.5  # area of the crops of labelled photographs
+    mix: float = 0.2  # share of them with a rectangle of another (CutMix)
     average: float = 0.99
     seed: int = 0
     precision: str = "32-true"
@@ -112,14 +113,16 @@ class Recipe(lightning.LightningModule):
         return self.kept(self.normalised(images))
 
     def training_step(self, batch: dict[str, Tensor], number: int) -> Tensor:
+        settings = self.settings
+        labels = F.one_hot(batch["labels"], len(self.classes)).float()
         if isinstance(self.data, Placed):
-            digits = batch["digits"].cpu()
-            images = self.data.pictures(digits, self.data.draw(len(digits))).to(self.device)
+            digits = batch["digits"]
+            images = self.data.pictures(digits, self.data.draw(len(digits)).to(digits.device))
         else:
-            floats = augment.crop_and_flip(batch["images"].float() / 255, self.side, self.settings.smallest)
+            floats = augment.crop_and_flip(batch["images"].float() / 255, self.side, settings.smallest)
+            floats, labels = augment.mix_some(augment.jitter_colours(floats), labels, settings.mix)
             images = floats * 255
-        logits = self.system(self.normalised(images))
-        return F.cross_entropy(logits, batch["labels"], label_smoothing=self.settings.smoothing)
+        return F.cross_entropy(self.system(self.normalised(images)), labels, label_smoothing=settings.smoothing)
 
     def optimizer_step(self, *given: Any, **named: Any) -> None:
         super().optimizer_step(*given, **named)
@@ -140,12 +143,8 @@ class Recipe(lightning.LightningModule):
         groups += [{"params": [p for p in rest if p.ndim <= 1 or len(p) == 1], "weight_decay": 0.0}]
         groups += [{"params": offsets, "weight_decay": 0.0, "lr": settings.rate * settings.offsets}]
         optimizer = torch.optim.AdamW(groups, lr=settings.rate, betas=(0.9, 0.98))
-        warm = max(1, settings.steps // 20)
-
-        def share(step: int) -> float:
-            if step < warm:
-                return (step + 1) / warm
-            return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, settings.steps - warm)))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+        steps, warm = settings.steps, max(1, settings.steps // 20)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: (step + 1) / warm if step < warm else cosine(1.0, 0.0, step, steps, warm=warm)
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -15,14 +15,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sightline.recipes.pictures import describe, load_beside
-from sightline.recipes.placed_digits import Data, draw_samples, measure, open_data, read_batch
+from sightline.recipes.placed_digits import Data, agree, draw_samples, measure, open_data, read_batch
 from sightline.recipes.ps_vit import HELD, TINY, TINY_SYSTEM, Recipe, Settings, begin, usual_sizes
 from sightline.systems.ps_vit import STRIDE, PSViT
 
 # fmt: off
 __all__ = [
-    "HELD", "TINY", "TINY_SYSTEM", "Control", "Recipe", "Settings", "build", "describe", "draw_samples", "load_beside",
-    "measure", "open_data", "read_batch",
+    "HELD", "TINY", "TINY_SYSTEM", "Control", "Recipe", "Settings", "agree", "build", "describe", "draw_samples",
+    "load_beside", "measure", "open_data", "read_batch",
 ]
 # fmt: on
 
