@@ -111,6 +111,24 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
         load_checkpoint(file, points=4)
 
 
+def test_the_other_scale_of_products_is_a_keyword(tmp_path: Path) -> None:
+    file = tmp_path / "plain.safetensors"
+    save_file(state(), file)
+    usual, other = load_checkpoint(file, heads=4), load_checkpoint(file, heads=4, scale="width")
+    tokens = torch.randn(2, 5, DIM)
+    query, key, value = (
+        part.view(2, 5, 4, DIM // 4).transpose(1, 2)
+        for part in (state()["trans_layers.0.attn.qkv.weight"] @ tokens.mT).mT.chunk(3, dim=2)
+    )
+    for model, divisor in ((usual, (DIM // 4) ** 0.5), (other, DIM**0.5)):
+        mixed = ((query @ key.mT / divisor).softmax(dim=3) @ value).transpose(1, 2).reshape(2, 5, DIM)
+        attention = model.layers[0].attention
+        with torch.no_grad():
+            torch.testing.assert_close(attention(tokens), attention.output(mixed))
+    with pytest.raises(ValueError, match="scale is 'head' .* or 'width' .*, given 'sqrt'"):
+        load_checkpoint(file, scale="sqrt")
+
+
 def test_own_folder(tmp_path: Path) -> None:
     model = PSViT(image_size=32, points=3, iterations=2, dim=12, depth=3, heads=2, stem=(4, 4, 6, 4), classes=7)
     model.save_pretrained(tmp_path)

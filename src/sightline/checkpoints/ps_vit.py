@@ -39,10 +39,16 @@ def matches(keys: Collection[str], config: Mapping[str, Any]) -> bool:
 def convert(state: Mapping[str, Tensor], config: Mapping[str, Any], **overrides: Any) -> Converted:
     """Converts PS-ViT; equal to the published code, whose released models scale offsets by gamma = 1.
 
-    The published files repeat the shared position layer in every sampling layer, and the grid as a buffer.  Raises
-    ValueError where the copies differ, where the buffer is not that grid, and for models without a class token.
+    The published files repeat the shared position layer in every sampling layer, and the grid as a buffer.  The
+    published constructors divide products of queries and keys by the root of a head's width, but with
+    `pretrained=True` by the root of the whole width: `scale="width"` reads weights trained so (usual: `scale="head"`).
+    Raises ValueError where the copies differ, where the buffer is not that grid, for models without a class token and
+    for another `scale`.
     """
     state = dict(state)
+    scale = overrides.pop("scale", "head")
+    if scale not in ("head", "width"):
+        raise ValueError(f"scale is 'head' (the published training) or 'width' (pretrained=True), given {scale!r}")
     points, image_size = _grid(state.pop("point_coord", None))
     for name in [name for name in state if ".position_layer." in name]:
         shared = "pos_layer." + name.rsplit(".", 1)[1]
@@ -65,7 +71,11 @@ def convert(state: Mapping[str, Tensor], config: Mapping[str, Any], **overrides:
         "classes": len(head),
     }
     names = {"cls_token": "class_token", **_names(state, iterations, further)}
-    return Converted(PSViT, settle(PSViT, shown, overrides), rename(state, names))
+    renamed = rename(state, names)
+    if scale == "width":  # one factor of all queries, which have no bias, does the same
+        queries = [name for name in renamed if name.endswith(".attention.query.weight")]
+        renamed |= {name: renamed[name] * shown["heads"] ** -0.5 for name in queries}
+    return Converted(PSViT, settle(PSViT, shown, overrides), renamed)
 
 
 def _names(state: Mapping[str, Tensor], iterations: int, further: int) -> dict[str, str | tuple[str, ...]]:
