@@ -1,4 +1,7 @@
-"""Collections of labelled pictures by name: `folder:PATH`, `cifar10:PATH`, `hub:ID`, and unions of them."""
+"""Collections of labelled pictures by name: `folder:PATH`, `cifar10:PATH`, `hub:ID`, and unions of them.
+
+Beside them `photos:PATH`, pictures without labels, and `memory96:KIND:PATH`, any of these kept in memory.
+"""
 
 import re
 from collections.abc import Callable, Sequence
@@ -9,6 +12,8 @@ import numpy as np
 from sightline.data.cifar10 import Cifar10
 from sightline.data.folder import ImageFolder
 from sightline.data.hub import HubPictures
+from sightline.data.memory import InMemory
+from sightline.data.unlabelled import UNKNOWN, Photographs
 
 
 @runtime_checkable
@@ -23,7 +28,12 @@ class Labelled(Protocol):
     def image(self, index: int) -> np.ndarray: ...
 
 
-KINDS: dict[str, Callable[[str, str], Labelled]] = {"folder": ImageFolder, "cifar10": Cifar10, "hub": HubPictures}
+KINDS: dict[str, Callable[[str, str], Labelled]] = {
+    "folder": ImageFolder,
+    "cifar10": Cifar10,
+    "hub": HubPictures,
+    "photos": Photographs,
+}
 
 
 class Union:
@@ -49,9 +59,10 @@ class Union:
         self.labels = np.concatenate([np.tile(self.part_labels(k), times) for k, times in enumerate(repeats)])
 
     def part_labels(self, part: int) -> np.ndarray:
-        """Gives the labels of one part as numbers of the united classes."""
-        number = np.array([self.classes.index(name) for name in self.parts[part].classes])
-        return number[self.parts[part].labels]
+        """Gives the labels of one part as numbers of the united classes; those of pictures without label stay -1."""
+        own = self.parts[part]
+        number = np.array([*map(self.classes.index, own.classes), UNKNOWN], dtype=np.int64)
+        return number[own.labels]  # -1 takes the last
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -63,17 +74,20 @@ class Union:
 def open_labelled(spec: str, split: str = "train") -> Union:
     """Opens `KIND:PATH`, or several joined by `+`, each with an optional repeat: `8*folder:A+cifar10:B`.
 
-    Kinds: `folder` (`data/folder.py`), `cifar10` (`data/cifar10.py`), `hub` (`data/hub.py`).  Repeats count for `split`
-    "train" only.  Raises ValueError for an unknown kind, and what the readers raise.
+    Kinds: `folder` (`data/folder.py`), `cifar10` (`data/cifar10.py`), `hub` (`data/hub.py`), `photos` (without labels,
+    `data/unlabelled.py`); `memory96:` before a kind keeps its pictures in memory as squares of 96 pixels
+    (`data/memory.py`).  Repeats count for `split` "train" only.  Raises ValueError for an unknown kind, and what the
+    readers raise.
     """
     parts: list[Labelled] = []
     repeats: list[int] = []
     for piece in re.split(r"\+(?=(?:\d+\*)?\w+:)", spec):
-        match = re.fullmatch(r"(?:(\d+)\*)?(\w+):(.+)", piece)
-        if match is None or match[2] not in KINDS:
+        match = re.fullmatch(r"(?:(\d+)\*)?(?:memory(\d+):)?(\w+):(.+)", piece)
+        if match is None or match[3] not in KINDS:
             raise ValueError(
                 f"data {piece!r}: expected KIND:PATH with KIND one of {', '.join(KINDS)}, such as folder:photos"
             )
-        parts.append(KINDS[match[2]](match[3], split))
+        part = KINDS[match[3]](match[4], split)
+        parts.append(InMemory(part, int(match[2])) if match[2] else part)
         repeats.append(int(match[1] or 1) if split == "train" else 1)
     return Union(parts, repeats)

@@ -9,6 +9,8 @@ from torch import Tensor
 
 def to_square(picture: Image.Image | np.ndarray, side: int) -> UInt8[Tensor, "3 {side} {side}"]:
     """Cuts the middle square and resizes it (bicubic, antialiased): bytes (3, side, side)."""
+    if isinstance(picture, np.ndarray) and picture.shape == (side, side, 3):
+        return torch.from_numpy(np.array(picture.transpose(2, 0, 1), order="C"))
     image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
     width, height = image.size
     short = min(width, height)

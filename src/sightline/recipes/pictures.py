@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sightline.data.labelled import Labelled, Union, open_labelled
 from sightline.data.pixels import to_square
+from sightline.data.unlabelled import UNKNOWN
 
 HELD = "val_top1"
 
@@ -24,7 +25,9 @@ def open_data(spec: str, split: str) -> Union:
 
 
 def agree(train: Union, held: Union) -> None:
-    """Raises ValueError unless training and held-out pictures have the same classes."""
+    """Raises ValueError unless training and held-out pictures have the same classes, and all of them a label."""
+    if (train.labels == UNKNOWN).any():
+        raise ValueError("some pictures have no label (photos:…): a classifier cannot learn from them, dino can")
     if train.classes != held.classes:
         differing = sorted(set(train.classes) ^ set(held.classes)) or ["(the same, in another order)"]
         raise ValueError(f"train and val differ in the classes {', '.join(differing[:5])}")

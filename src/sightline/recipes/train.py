@@ -19,6 +19,7 @@ from sightline.recipes.progress import Progress, quiet
 from sightline.recipes.results import measured, write_results
 from sightline.recipes.watch import Checkpoints, Record
 from sightline.recipes.weights import recipe_around, start_from
+from sightline.recipes.within import Within
 
 __all__ = ["TrainingError", "evaluate", "train"]
 
@@ -38,7 +39,8 @@ def train(
     """Trains `system` on `data` and returns the run folder `out` (default: runs/SYSTEM).
 
     `data` is KIND:PATH, as the recipe's `open_data` reads it.  `overrides` are the recipe's settings (steps, batch …),
-    arguments of the system (dim, depth …), or `accumulate=K`: each batch in K parts (`sightline.recipes.parts`).
+    arguments of the system (dim, depth …), `accumulate=K`: each batch in K parts (`sightline.recipes.parts`), or
+    `within=SECONDS`: as many of the steps as fit into the time (`sightline.recipes.within`).
     `resume=FOLDER` goes on with a run that was cut off, exactly as it would have gone on.  The folder holds `weights/`
     (config, safetensors, card), `metrics.json`, `curves.png`, `samples.png`, `command.txt`, `run.json`, `checkpoints/`.
     `devices` GPUs (or processes) on each of `nodes` machines share every batch; see `sightline.recipes.machines`.
@@ -93,6 +95,7 @@ def _run(plan: dict[str, Any], folder: Path, *, resumed: bool) -> None:
     _fit(recipe, batches, record, plan, resumed)
     if not is_first():
         return
+    plan["settings"]["steps"] = recipe.settings.steps
     if plan["machines"]["strategy"] == "fsdp":  # no process holds the whole network, but the checkpoint does
         recipe = _made(recipe_file, plan, data, fresh=False)
         recipe.load_state_dict(torch.load(record.last, map_location="cpu", weights_only=True)["state_dict"])
@@ -113,7 +116,8 @@ def _made(recipe_file: Any, plan: dict[str, Any], data: Any, *, fresh: bool) -> 
 def _fit(recipe: Any, batches: Batches, record: Record, plan: dict[str, Any], resumed: bool) -> None:
     settings, machines, accumulate = recipe.settings, plan["machines"], plan.get("accumulate", 1)
     record.parts = Parts(recipe, accumulate * machines["devices"] * machines["nodes"])
-    watchers = [record.parts, record, *([Progress()] if sys.stderr.isatty() and is_first() else [])]
+    paced = [Within(recipe, plan["within"])] if plan.get("within") else []
+    watchers = [record.parts, record, *paced, *([Progress()] if sys.stderr.isatty() and is_first() else [])]
     trainer = lightning.Trainer(
         max_steps=settings.steps,
         precision=settings.precision,
