@@ -69,7 +69,7 @@ def class_probabilities(
     *,
     window: tuple[int, int],
     stride: tuple[int, int],
-    scales: Sequence[float] = (1.0,),
+    scales: Sequence[float | int] = (1.0,),
     mirrored: bool = False,
 ) -> Float[Tensor, "batch classes height width"]:
     """Computes the probability of each class at each pixel, averaged over `scales`, and over mirrored pictures too.

@@ -5,7 +5,7 @@ IoU of a class = pixels truly and said so / pixels truly or said so, counted ove
 """
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
 from sightline.systems.segmenter import VOID
@@ -25,7 +25,7 @@ class Confusion:
         self.classes = classes
         self.counts = torch.zeros(classes, classes, dtype=torch.int64, device=device)
 
-    def update(self, said: Int[Tensor, "*pixels"], true: Int[Tensor, "*pixels"]) -> None:
+    def update(self, said: Integer[Tensor, "*pixels"], true: Integer[Tensor, "*pixels"]) -> None:
         """Counts some pixels; ValueError for a class that does not exist."""
         labelled = true != VOID
         said, true = said[labelled].long(), true[labelled].long()
@@ -74,7 +74,7 @@ class CommonByPlace:
     def __init__(self, classes: int) -> None:
         self.counts = torch.zeros(classes, self.rows, self.columns, dtype=torch.int64)
 
-    def update(self, true: Int[Tensor, "height width"]) -> None:
+    def update(self, true: Integer[Tensor, "height width"]) -> None:
         """Counts the classes of one picture, where they are not void."""
         labelled = true != VOID
         rows, columns = self._cells((true.shape[0], true.shape[1]))

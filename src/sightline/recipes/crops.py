@@ -1,7 +1,7 @@
 """Random crops of pictures with labels for each pixel, on whole batches, drawn from torch's global generator."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -10,7 +10,7 @@ from sightline.systems.segmenter import VOID
 
 def cut_some(
     images: Float[Tensor, "batch 3 height width"],
-    labels: Int[Tensor, "batch height width"],
+    labels: Integer[Tensor, "batch height width"],
     sizes: Int[Tensor, "batch 2"],
     *,
     crop: tuple[int, int],

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -151,7 +151,7 @@ def enlarged(
 
 def pixel_loss(
     logits: Float[Tensor, "batch classes height width"],
-    labels: Int[Tensor, "batch height width"],
+    labels: Integer[Tensor, "batch height width"],
     weights: Float[Tensor, " classes"] | None = None,
 ) -> dict[str, Tensor]:
     """Computes the cross-entropy of labelled pixels, and the share named rightly; each image counts the same.

@@ -216,7 +216,9 @@ def _folder(name: str) -> Path:
         raise SegmentError(f"no segmenter {name!r}: neither a folder here, nor in the hub's cache or online") from error
 
 
-def segment(image: Any, *, system: Any = None, scales: Sequence[float] = (1.0,), flip: bool = False) -> Segmentation:
+def segment(
+    image: Any, *, system: Any = None, scales: Sequence[float | int] = (1.0,), flip: bool = False
+) -> Segmentation:
     """Names every pixel of one photograph, and keeps where each class's token looked.
 
     `image` is a path, a PIL image, an array or a tensor; `system` is as in `open_segmenter`.  The picture is read in
@@ -247,7 +249,7 @@ def segment(image: Any, *, system: Any = None, scales: Sequence[float] = (1.0,),
 
 
 def _named(
-    opened: OpenSegmenter, photograph: Image.Image, scales: Sequence[float], flip: bool
+    opened: OpenSegmenter, photograph: Image.Image, scales: Sequence[float | int], flip: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """The class of each pixel and its chance, (height, width) of the photograph."""
     size, room = photograph.size, MOST / (photograph.width * photograph.height * len(opened.classes))
