@@ -125,7 +125,7 @@ def test_the_other_scale_of_products_is_a_keyword(tmp_path: Path) -> None:
         attention = model.layers[0].attention
         with torch.no_grad():
             torch.testing.assert_close(attention(tokens), attention.output(mixed))
-    with pytest.raises(ValueError, match="scale is 'head' .* or 'width' .*, given 'sqrt'"):
+    with pytest.raises(ValueError, match=r"scale is 'head' .* or 'width' .*, given 'sqrt'"):
         load_checkpoint(file, scale="sqrt")
 
 
