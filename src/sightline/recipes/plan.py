@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import inspect
 import json
+import shlex
 from importlib import import_module
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -24,6 +25,15 @@ NAMES = (
     "seq2seq",
     "transformer",
     "dino",
+    "simclr",
+    "moco",
+    "infomin",
+    "byol",
+    "barlow_twins",
+    "swav",
+    "deepcluster",
+    "obow",
+    "supervised",
     "visual7w",
     "visual7w_pointing",
     "segmenter",
@@ -46,25 +56,27 @@ def recipe_of(system: str | None) -> Any:
 def new_plan(system: str | None, data: str | None, tiny: bool, overrides: dict[str, Any]) -> dict[str, Any]:
     """Gives the plan of a run: the recipe's own values, the tiny ones, then `overrides`.
 
-    A key is a field of the recipe's `Settings`, an argument of the system, or `accumulate`, the parts in which a batch
-    is computed; strings are converted.  Raises TrainingError for an unknown recipe or key, a value of another type,
-    and settings below 1 where only 1 and more make sense.
+    A key is a field of the recipe's `Settings`, an argument of the system, `accumulate`, the parts in which a batch is
+    computed, or `within`, the seconds in which the run is to end (0: any); strings are converted.  Raises TrainingError
+    for an unknown recipe or key, a value of another type, and settings below 1 where only 1 and more make sense.
     """
     recipe = recipe_of(system)
     if not data:
         raise TrainingError("no data given; expected KIND:PATH such as folder:photos")
     settings = dataclasses.asdict(recipe.Settings(**(recipe.TINY if tiny else {})))
     sizes = dict(recipe.TINY_SYSTEM if tiny else {})
-    arguments, accumulate = _arguments(recipe), 1
+    arguments, accumulate, within = _arguments(recipe), 1, 0
     for key, value in overrides.items():
         if key == "accumulate":
             accumulate = _converted(key, value, accumulate)
+        elif key == "within":
+            within = _converted(key, value, within)
         elif key in settings:
             settings[key] = _converted(key, value, settings[key])
         elif key in arguments:
             sizes[key] = _converted(key, value, arguments[key])
         else:
-            known = ", ".join(sorted(settings.keys() | arguments | {"accumulate"}))
+            known = ", ".join(sorted(settings.keys() | arguments | {"accumulate", "within"}))
             raise TrainingError(f"{system}: no setting {key!r}; there are: {known}")
     counts = {key: settings[key] for key in ("steps", "batch", "save_every")} | {"accumulate": accumulate}
     for key, value in counts.items():
@@ -72,7 +84,8 @@ def new_plan(system: str | None, data: str | None, tiny: bool, overrides: dict[s
             raise TrainingError(f"{key}={value}: expected 1 or more")
     if settings["precision"] not in ("32-true", "bf16-mixed"):
         raise TrainingError(f"precision={settings['precision']!r}: expected 32-true or bf16-mixed")
-    return {"system": system, "data": data, "settings": settings, "sizes": sizes, "accumulate": accumulate}
+    plan = {"system": system, "data": data, "settings": settings, "sizes": sizes, "accumulate": accumulate}
+    return plan | ({"within": within} if within else {})
 
 
 def read_plan(folder: Path, system: str | None, data: str | None, overrides: dict[str, Any]) -> dict[str, Any]:
@@ -98,7 +111,8 @@ def read_plan(folder: Path, system: str | None, data: str | None, overrides: dic
 def command_of(plan: dict[str, Any]) -> str:
     """Gives the shell command that repeats a run."""
     parts = {"accumulate": plan["accumulate"]} if plan.get("accumulate", 1) > 1 else {}
-    pairs = [f"{key}={value}" for key, value in (plan["settings"] | plan["sizes"] | parts).items()]
+    parts |= {"within": plan["within"]} if "within" in plan else {}
+    pairs = [shlex.quote(f"{key}={value}") for key, value in (plan["settings"] | plan["sizes"] | parts).items()]
     machines = [f"--{key} {value}" for key, value in plan.get("machines", {}).items() if value != ALONE[key]]
     return " ".join(["sightline train", plan["system"], "--data", repr(plan["data"]), *machines, *pairs])
 

@@ -48,9 +48,9 @@ class Settings(seq2seq.Settings):
 
 
 TINY: dict[str, Any] = {
-    "steps": 300,
+    "steps": 400,
     "batch": 32,
-    "rate": 4e-3,
+    "rate": 1e-2,
     "smoothing": 0.0,
     "average": 0.95,
     "beam": 2,
