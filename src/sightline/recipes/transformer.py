@@ -90,7 +90,8 @@ class Recipe(seq2seq.Recipe):
 
     def configure_optimizers(self) -> Any:
         settings = self.settings
-        fused = all(parameter.device.type in ("cpu", "cuda") for parameter in self.system.parameters())
+        # on a GPU, Lightning clips no gradients that a fused optimizer would unscale by itself
+        fused = all(parameter.device.type == "cpu" for parameter in self.system.parameters())
         optimizer = torch.optim.Adam(
             self.system.parameters(), lr=settings.rate, betas=(0.9, 0.98), eps=1e-9, fused=fused
         )
