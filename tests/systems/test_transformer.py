@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import sightline
 from sightline.attention import masks
+from sightline.attention.cache import Cache
 from sightline.checkpoints.load import load_checkpoint
 from sightline.decoding import Decoded, beam_search, greedy
 from sightline.objectives.label_smoothing import smoothed_divergence
@@ -189,6 +190,36 @@ def test_a_cache_changes_nothing(norm: str, way: str) -> None:
         torch.testing.assert_close(cached.scores, plain.scores, atol=1e-12, rtol=0)
         ends |= set(cached.lengths.flatten().tolist())
     assert len(ends) > 1, "some should end before others"
+
+
+def replayed(mine: Transformer, source: Tensor, lengths: Tensor) -> tuple[Callable, Tensor]:
+    """A step that keeps nothing: all words so far are put into a new cache, one after another."""
+    step, _ = mine.steps(source, lengths)
+
+    def replay(tokens: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+        written = torch.cat([before, tokens[:, None]], dim=1)
+        cache, times = Cache(layers=len(mine.decoder.layers), rows=len(source)), len(written) // len(source)
+        for place, word in enumerate(written.unbind(dim=1)):
+            if place == 1:  # a search begins with one hypothesis of each sentence
+                cache = cache.take(torch.arange(len(source)).repeat_interleave(times))
+            log_probs, cache = step(word if place else word[::times], cache)
+        return log_probs, written
+
+    return replay, torch.zeros(len(source), 0, dtype=torch.long)
+
+
+@pytest.mark.parametrize("way", ["greedy", "beam"])
+@pytest.mark.parametrize("norm", ["post", "pre"])
+def test_a_cache_that_was_reordered_and_has_grown_is_equal_bit_for_bit(norm: str, way: str) -> None:
+    mine = model(norm=norm).double()
+    mine.bias.data[END] = -1.0  # long enough for the buffer to grow
+    source, lengths, _ = sentences()
+    with torch.no_grad():
+        kept = searched(way, *mine.steps(source, lengths))
+        anew = searched(way, *replayed(mine, source, lengths))
+    assert kept.lengths.max() > 16
+    for name in ("tokens", "lengths", "scores"):
+        assert torch.equal(getattr(kept, name), getattr(anew, name)), name
 
 
 @settings(max_examples=15, deadline=None)
