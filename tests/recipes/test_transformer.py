@@ -3,6 +3,7 @@
 import json
 import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from sightline.data.subwords import Subwords
 from sightline.data.transduction import Transduction
 from sightline.recipes import transformer
 from sightline.recipes.plan import command_of, new_plan
+from sightline.recipes.train import train
 from sightline.recipes.translations import Pairs
 from sightline.systems.seq2seq import Seq2Seq
 from sightline.systems.transformer import Transformer
@@ -83,6 +85,25 @@ def test_as_small_as_the_recurrent_translator() -> None:
         ours = Transformer(words=4000, dim=192, depth=3, heads=4, hidden=768, norm="pre")
     counts = [sum(p.numel() for p in model.parameters()) for model in (ours, recurrent)]
     assert 0.95 < counts[0] / counts[1] <= 1
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_gradients_are_clipped_in_either_precision(
+    precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transformer, "open_data", lambda spec, split: pairs("copy", "val"))
+    monkeypatch.setattr(transformer, "measure", lambda recipe, data: {})
+    sizes: list[float] = []
+
+    class Watched(transformer.Recipe):
+        def optimizer_step(self, *given: Any, **named: Any) -> None:
+            super().optimizer_step(*given, **named)
+            sizes.append(float(torch.nn.utils.get_total_norm([p.grad for p in self.system.parameters()])))
+
+    monkeypatch.setattr(transformer, "Recipe", Watched)
+    train("transformer", "transduction:copy", out=tmp_path / "run", tiny=True, precision=precision, steps=4)
+    assert len(sizes) == 4
+    assert max(sizes) == pytest.approx(1, abs=1e-3)  # larger ones at first
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sightline.data.subwords import Subwords
@@ -87,6 +87,11 @@ class Recipe(seq2seq.Recipe):
         plain = sdpa_kernel(SDPBackend.MATH) if self.device.type == "cpu" else nullcontext()
         with plain:
             return super().training_step(batch, number)
+
+    def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: Any = None, **ignored: Any) -> None:
+        # Lightning refuses to clip for a fused Adam in mixed precision, lest gradients be scaled; in bfloat16 none are
+        if gradient_clip_val:
+            nn.utils.clip_grad_norm_(self.system.parameters(), gradient_clip_val)
 
     def configure_optimizers(self) -> Any:
         settings = self.settings
