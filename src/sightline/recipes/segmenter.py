@@ -69,7 +69,7 @@ class Settings:
     init: str = ""  # a folder of weights to start from, with the same classes
 
 
-TINY = {"steps": 60, "batch": 4, "rate": 1e-3, "save_every": 30, "average": 0.9, "short": 96}
+TINY = {"steps": 100, "batch": 4, "rate": 1e-3, "save_every": 30, "average": 0.9, "short": 96}
 TINY_SYSTEM = {"image_size": (64, 64), "patch": 8, "dim": 48, "depth": 2, "heads": 3, "decoder_depth": 1}
 
 

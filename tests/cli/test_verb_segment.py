@@ -1,0 +1,118 @@
+"""`sightline segment` at the shell, with a small random segmenter: files, folders, what is bad, what is kept."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sightline.cli.main import run
+from sightline.data.camvid import CLASSES, PALETTE
+from sightline.data.photographs import sample_photographs
+from sightline.systems.segmenter import Segmenter
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("segmenter")
+    torch.manual_seed(0)
+    network = Segmenter(image_size=64, patch=16, dim=24, depth=1, heads=3, classes=11, decoder_depth=1)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    network.save_pretrained(place)
+    colours = [bytes(colour).hex() for colour in PALETTE.tolist()]
+    card = {"classes": CLASSES, "palette": colours, "mean": [0.5] * 3, "std": [0.5] * 3, "short": 64}
+    (place / "card.json").write_text(json.dumps(card), "utf-8")
+    return place
+
+
+def test_each_photograph_gets_mask_picture_page_and_areas(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert run(["segment", "--sample", "--system", str(folder), "--out", str(out), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["verb"] == "segment"
+    assert [Path(one["image"]).name for one in told["results"]] == ["cat.jpg", "coffee.jpg", "rocket.jpg"]
+    for one in told["results"]:
+        with Image.open(one["mask"]) as mask:
+            numbers = np.asarray(mask)
+            assert mask.mode == "P"
+            assert mask.size == (one["width"], one["height"])
+        assert sum(area["share"] for area in one["areas"]) == pytest.approx(1)
+        for area in one["areas"]:
+            assert area["share"] == pytest.approx((numbers == area["number"]).mean())
+            assert CLASSES[area["number"]] == area["class"]
+            assert 0 < area["sure"] <= 1
+        assert Image.open(one["picture"]).width > 300
+        assert "<script" not in Path(one["page"]).read_text("utf-8")
+    assert "cat.segment.html" in Path(told["index"]).read_text("utf-8")
+
+
+def test_a_person_reads_a_table(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photograph = str(sample_photographs()[0])
+    given = ["segment", photograph, "--system", str(folder), "--out", str(tmp_path), "--scales", "0.75,1", "--flip"]
+    assert run(given) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("cat.jpg\n")
+    assert "area   sure" in said
+    assert said.count("%") >= 2
+    assert "where attention went, not why" in said
+
+
+def test_what_is_held_is_not_segmented_again(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["segment", str(sample_photographs()[0]), "--system", str(folder), "--out", str(tmp_path)]
+    assert run(given) == 0
+    assert "earlier" not in capsys.readouterr().out
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir() if path.suffix in (".png", ".html")}
+    assert len(before) == 3
+    assert run(given) == 0
+    assert "segmented earlier" in capsys.readouterr().out
+    assert {name: (tmp_path / name).stat().st_mtime_ns for name in before} == before
+    assert run([*given, "--flip"]) == 0
+    assert "earlier" not in capsys.readouterr().out  # another question
+    (tmp_path / "cat.mask.png").write_bytes(b"changed by hand")
+    assert run([*given, "--flip"]) == 0
+    assert (tmp_path / "cat.mask.png").read_bytes() == b"changed by hand"
+    assert (tmp_path / "cat-2.mask.png").is_file()
+
+
+def test_bad_input_is_told_in_one_line_and_the_rest_is_done(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no picture")
+    good = str(sample_photographs()[0])
+    given = [
+        "segment",
+        good,
+        str(bad),
+        str(tmp_path / "none.jpg"),
+        "--system",
+        str(folder),
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    assert run([*given, "--json"]) == 2
+    told = json.loads(capsys.readouterr().out)
+    assert len(told["results"]) == 1
+    assert {Path(one["image"]).name for one in told["failures"]} == {"bad.jpg", "none.jpg"}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "segment needs at least one IMAGE"),
+        (["--sample", "--scales", "big"], "--scales big: expected numbers between 0.1 and 4"),
+        (["--sample", "--scales", "1,9"], "--scales 1,9: expected numbers"),
+        (["--sample", "--scales", ""], "expected numbers"),
+        (["--sample", "--system", "nowhere"], "no segmenter 'nowhere': expected a bundled name"),
+    ],
+)
+def test_wrong_use_is_refused(words: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["segment", *words, "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert told in said
+    assert said.count("\n") == 1

@@ -1,0 +1,84 @@
+"""Named pixels drawn: colours and legend as a picture, classes to choose as a page, shares of the area."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sightline.lens.segments import Segments
+
+NAMES = ("sky", "road & kerb", "car", "tree")
+PALETTE = np.array([[0, 0, 250], [200, 0, 0], [0, 200, 0], [90, 90, 0]], dtype=np.uint8)
+
+
+def segments(**more: object) -> Segments:
+    mask = np.zeros((300, 400), dtype=np.uint8)
+    mask[100:] = 1
+    mask[150:250, 100:250] = 2
+    image = Image.fromarray(np.full((300, 400, 3), 100, dtype=np.uint8))
+    given = {"maps": {"car": np.eye(4), "road & kerb": np.ones((3, 4))}, "title": "street.jpg", **more}
+    return Segments(image, mask, NAMES, PALETTE, **given)  # type: ignore[arg-type]
+
+
+def test_areas_are_shares_of_all_pixels_largest_first() -> None:
+    areas = segments().areas
+    assert list(areas) == ["road & kerb", "sky", "car"]  # no pixel is a tree
+    assert list(areas.values()) == pytest.approx([(200 * 400 - 15000) / 120000, 1 / 3, 15000 / 120000])
+    made = segments()
+    made.mask[:50] = 255
+    assert sum(made.areas.values()) == pytest.approx(1 - 50 / 300)
+
+
+def test_colours_are_laid_on_the_photograph_with_a_line_between() -> None:
+    painted = np.asarray(segments().painted(0.5))
+    assert painted.shape[:2] == (300, 400)
+    assert painted[50, 50].tolist() == [50, 50, 175]
+    assert painted[200, 200].tolist() == [50, 150, 50]
+    assert painted[100, 50].sum() < 0.5 * painted[110, 50].sum()  # the border
+    made = segments()
+    made.mask[:] = 255
+    assert np.asarray(made.painted(1.0))[50, 50].tolist() == [128, 128, 128]
+
+
+def test_the_picture_has_a_legend_with_the_colours_that_are_there() -> None:
+    picture = segments().picture()
+    below = np.asarray(picture)[320:].reshape(-1, 3).tolist()
+    assert {tuple(colour) for colour in PALETTE[:3].tolist()} <= {tuple(pixel) for pixel in below}
+    assert tuple(PALETTE[3].tolist()) not in {tuple(pixel) for pixel in below}
+
+
+def test_the_page_is_self_contained_and_each_class_is_a_choice() -> None:
+    page = segments().page()
+    assert "<script" not in page
+    assert not re.findall(r'(?:src|href)="(?!data:)', page)
+    assert page.count('type="radio"') == 1 + 3  # all together, and each class that is there
+    assert page.count("<img") == 1 + 1 + 3
+    assert "road &amp; kerb" in page
+    assert "road & kerb" not in page
+    assert "33.3%" in page
+    assert "where its class token looked" in page
+    assert "token" not in segments(maps={}).page()
+
+
+def test_saved_by_its_ending(tmp_path: Path) -> None:
+    made = segments()
+    assert made.save(tmp_path / "a.html").read_text("utf-8").startswith("<!doctype html>")
+    assert Image.open(made.save(tmp_path / "a.png")).width > 400
+    with pytest.raises(ValueError, match=r"give a name that ends in \.html, \.png"):
+        made.save(tmp_path / "a.txt")
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    image = Image.new("RGB", (4, 3))
+    with pytest.raises(ValueError, match="the mask has 3 x 4 pixels, the photograph 4 x 3"):
+        Segments(image, np.zeros((4, 3), np.uint8), NAMES, PALETTE, {})
+    with pytest.raises(ValueError, match="4 classes, but 3 colours"):
+        Segments(image, np.zeros((3, 4), np.uint8), NAMES, PALETTE[:3], {})
+    with pytest.raises(ValueError, match="the mask names class 4, there are 4"):
+        Segments(image, np.full((3, 4), 4, np.uint8), NAMES, PALETTE, {})
+    with pytest.raises(ValueError, match="a map of 'boat', which is none of the classes"):
+        segments(maps={"boat": np.ones((2, 2))})
+    with pytest.raises(ValueError, match="NaN"):
+        segments(maps={"car": np.full((2, 2), np.nan)})
