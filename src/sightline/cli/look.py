@@ -25,17 +25,31 @@ def look(
         typer.Argument(metavar="IMAGE…", help="Files, folders (searched through) or 'patterns*'."),
     ] = None,
     model: Annotated[
-        str, typer.Option("--model", "-m", help="Bundled name, folder, weights file or hub id (owner/name).")
-    ] = "vit",
+        str | None,
+        typer.Option(
+            "--model", "-m", help="Bundled name (default: dino), folder, weights file or hub id (owner/name)."
+        ),
+    ] = None,
     method: Annotated[
-        str, typer.Option(help="auto, raw, rollout, gradient (of the best class) or grad_rollout.")
+        str,
+        typer.Option(
+            help="auto, raw, rollout, gradient (of the best class), grad_rollout, or threshold (each head's mask)."
+        ),
     ] = "auto",
-    layer: Annotated[int, typer.Option(help="Layer of raw and gradient; -1 is the last.")] = -1,
+    layer: Annotated[int, typer.Option(help="Layer of raw, gradient and threshold; -1 is the last.")] = -1,
     head: Annotated[str, typer.Option(help="mean, max, min, or a head's number.")] = "mean",
     query: Annotated[
         str,
         typer.Option(help="Whose attention: auto, class, mean, a token's number, or ROW,COLUMN of a patch."),
     ] = "auto",
+    mass: Annotated[float, typer.Option(help="Share of the attention that a mask of threshold holds.")] = 0.6,
+    size: Annotated[
+        int | None, typer.Option(help="Shorter side, in pixels, at which the whole picture is shown to the model.")
+    ] = None,
+    video: Annotated[
+        Path | None,
+        typer.Option(help="Take the pictures for frames, by name, and write one animation (.gif or .webp)."),
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Also mask what was looked at: does the answer change?")
     ] = False,
@@ -52,7 +66,9 @@ def look(
       sightline look --sample
       sightline look cat.jpg --model google/vit-base-patch16-224
       sightline look holiday/ --method raw --layer 5 --head 3 --out looks
-      sightline look cat.jpg --method gradient --check
+      sightline look cat.jpg --model vit --method gradient --check
+      sightline look street.jpg --size 480 --mass 0.6
+      sightline look frames/ --video walk.gif
       sightline look 'photos/**/*.jpg' --query 4,7 --json
 
     A map shows where attention went, not why; --check measures what it did.
@@ -64,12 +80,19 @@ def look(
         "layer": layer,
         "head": parse_head(head),
         "query": parse_query(query),
+        "mass": mass,
+        "size": size,
         "check": check,
         "limit": parse_bytes(limit),
         "command": shlex.join(["sightline", *sys.argv[1:]]),
     }
     failures: list[tuple[str, BaseException]] = []
     photographs = gather(images or [], sample, failures)
+    if video is not None:
+        from sightline.cli.film import film
+
+        film(photographs, video, model, options, failures, as_json)
+        return
     results: list[Made] = []
     folder = index = None
     if photographs:
@@ -89,13 +112,14 @@ def look(
         raise typer.Exit(max(code_of(error) for _, error in failures))
 
 
-def open_model(name: str, quiet: bool) -> "VisionModel":
+def open_model(name: str | None, quiet: bool) -> "VisionModel":
     """The model of `--model`, with a spinner while it loads and its note, if it has one, on stderr."""
-    with busy(f"Opening {name} …", quiet):
+    with busy(f"Opening {name or 'the bundled model'} …", quiet):
+        from sightline.tasks.look import usual_model
         from sightline.tasks.vision_model import open_vision_model
 
         hush_libraries()
-        opened = open_vision_model(name)
+        opened = open_vision_model(name or usual_model())
     if opened.note and not quiet:
         say(f"note: {opened.note}")
     return opened

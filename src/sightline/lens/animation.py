@@ -17,6 +17,14 @@ def encode_gif(frames: Sequence[Image.Image], durations: Sequence[int]) -> bytes
     return packed.getvalue()
 
 
+def encode_webp(frames: Sequence[Image.Image], durations: Sequence[int]) -> bytes:
+    """The same in WebP, in all colours."""
+    packed, first = io.BytesIO(), frames[0]
+    rest = list(frames[1:])
+    first.save(packed, "WEBP", save_all=True, append_images=rest, duration=list(durations), loop=0, quality=80)
+    return packed.getvalue()
+
+
 def slider_page(
     frames: Sequence[Image.Image], alternatives: Sequence[str], *, title: str, caption: str, label: str
 ) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from sightline.lens.heat import Placed, can_roll, class_maps, heat, image_sites
@@ -27,12 +28,13 @@ def write_report(
     score: Tensor | None = None,
     answers: Sequence[tuple[str, float]] = (),
     notes: Sequence[str] = (),
+    pictures: Sequence[tuple[str, Image.Image]] = (),
     item: int = 0,
 ) -> Path:
     """Writes the page of one image of a recording and returns its path.
 
-    `score` adds the gradient-weighted maps, `answers` the model's labels with probabilities.  A check made with
-    `recording.check(...)` before is shown with its curves.
+    `score` adds the gradient-weighted maps, `answers` the model's labels with probabilities, `pictures` captions with
+    pictures.  A check made with `recording.check(...)` before is shown with its curves.
     """
     sites = image_sites(recording)
     combined = _combined(recording, sites, score, item)
@@ -47,6 +49,7 @@ def write_report(
         curves=curves,
         findings=findings,
         notes=notes,
+        pictures=pictures,
         command=command,
         versions={"sightline": version("sightline"), "torch": torch.__version__, "python": platform.python_version()},
     )

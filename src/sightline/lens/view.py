@@ -68,13 +68,55 @@ def threshold_view(
     """
     values, picture = as_map(heat), shown_size(photograph(image))
     cells = top_mass(values, mass)
+    held = values[cells].sum() / values.sum() if cells.any() else 0.0
+    words = f"The outlined cells hold {held:.0%} of the map on {cells.mean():.0%} of the picture."
+    return sheet(lit(picture, cells), title, caption or words)
+
+
+def lit(image: Photograph, cells: np.ndarray) -> Image.Image:
+    """The photograph, at its size, in full colour on some cells (h, w), dimmed elsewhere, with a line between."""
+    picture = photograph(image)
     region = enlarge(cells.astype(np.float32), picture.size, smooth=False) > 0.5
     dark = Image.fromarray((dimmed(picture) * 0.75 * 255).round().astype(np.uint8))
     body = Image.composite(picture, dark, Image.fromarray(region))
     outline(body, region, (255, 214, 64))
-    held = values[cells].sum() / values.sum() if cells.any() else 0.0
-    words = f"The outlined cells hold {held:.0%} of the map on {cells.mean():.0%} of the picture."
-    return sheet(body, title, caption or words)
+    return body
+
+
+def masks(
+    image: Photograph,
+    cells: Maps,
+    heat: Array,
+    *,
+    labels: Sequence[str] = (),
+    title: str = "",
+    caption: str = "",
+    columns: int = 4,
+) -> Image.Image:
+    """The heat of all heads, then the photograph lit where each head's cells are (heads, h, w): DINO's figure.
+
+    `labels` are words below each head's picture.  Raises ValueError for no heads, or for another number of labels.
+    """
+    kept = [as_map(np.asarray(one, dtype=np.float64)) > 0 for one in cells]
+    labels = labels or [f"head {number}" for number in range(len(kept))]
+    if not kept or len(labels) != len(kept):
+        raise ValueError(f"masks need at least one head and a label for each: {len(kept)} heads, {len(labels)} labels")
+    columns = min(columns, len(kept) + 1)
+    picture = photograph(image)
+    scale = 300 / max(picture.size)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    small = picture.resize(size, Image.Resampling.LANCZOS)
+    panels = [blend(small, heat, mass=None), *(lit(small, one) for one in kept)]
+    gap, font = 10, font_of(15)
+    across, down = size[0] + gap, size[1] + 30
+    body = Image.new("RGB", (columns * across - gap, -(-len(panels) // columns) * down), PAPER)
+    draw = ImageDraw.Draw(body)
+    for number, (panel, label) in enumerate(zip(panels, ["all heads", *labels], strict=True)):
+        left, top = number % columns * across, number // columns * down
+        body.paste(panel, (left, top))
+        middle = (left + size[0] // 2, top + size[1] + 5)
+        draw.text(middle, fitted(label, font, size[0]), font=font, fill=INK, anchor="ma")
+    return sheet(body, title, caption)
 
 
 def _grid(maps: Maps) -> list[list[np.ndarray]]:

@@ -14,11 +14,13 @@ from torch import Tensor
 from sightline.data.photographs import open_photograph
 from sightline.lens.given import evaluating
 from sightline.systems.ps_vit import PSViT
-from sightline.tasks.vision_model import Prepare, open_vision_model
+from sightline.tasks.vision_model import Prepare, VisionModel, open_vision_model
 
 # methods that need the gradient of the answer; all others only read the forward pass
 GRADIENT_METHODS = ("gradient", "grad_rollout")
-METHODS = ("auto", "raw", "rollout", *GRADIENT_METHODS)
+METHODS = ("auto", "raw", "rollout", *GRADIENT_METHODS, "threshold")
+MASS = 0.6  # of a head's attention, that the mask of "threshold" holds (Caron et al. 2021)
+MOST_ROWS = 1025  # tokens of a picture up to which "threshold" keeps every row, for the page
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class Look:
     ``heat`` (h, w) is the map on the token grid, non-negative; ``image`` the part of the photograph that the
     model was shown; ``labels`` its best classes with probabilities, best first (None where it does not
     classify); ``check`` what masking the map did to the answer (None unless asked for); ``recording``
-    everything that was recorded.
+    everything that was recorded; ``masks`` (heads, h, w) the cells that hold ``mass`` of each head's attention
+    (None for methods other than "threshold").
     """
 
     heat: Tensor
@@ -43,12 +46,15 @@ class Look:
     title: str = "photograph"
     command: str = ""
     score: Tensor | None = None
+    masks: Tensor | None = None
+    mass: int | float = MASS
 
     @property
     def sentence(self) -> str:
         """One honest sentence: how concentrated the map is and where, beside the even map; then the
         answer."""
-        return describe(self.heat) + (f" Answer: {_spoken(self.labels)}." if self.labels else "")
+        heads = "" if self.masks is None else " " + describe_masks(self.masks, self.mass)
+        return describe(self.heat) + heads + (f" Answer: {_spoken(self.labels)}." if self.labels else "")
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -65,6 +71,7 @@ class Look:
             "peak": {"x": round((column + 0.5) / width, 4), "y": round((row + 0.5) / height, 4)},
             "labels": None if self.labels is None else [{"label": n, "probability": p} for n, p in self.labels],
             "check": None if self.check is None else _check_values(self.check),
+            "masks": None if self.masks is None else _mask_values(self.masks, self.mass),
             "note": self.note or None,
             "sentence": self.sentence,
         }
@@ -94,9 +101,10 @@ class Look:
         path.parent.mkdir(parents=True, exist_ok=True)
         if suffix in (".html", ".htm"):
             notes = [describe(self.heat), *([self.note] if self.note else [])]
+            drawn = [] if self.masks is None else [(describe_masks(self.masks, self.mass), self.overlay)]
             self.recording.to_html(
                 path, image=self.image, title=f"{self.title} · {self.model}", command=self.command,
-                score=self.score, answers=self.labels or (), notes=notes,
+                score=self.score, answers=self.labels or (), notes=notes, pictures=drawn,
             )  # fmt: skip
         else:
             self.overlay.save(path)
@@ -126,6 +134,8 @@ def look(
     layer: int = -1,
     head: str | int = "mean",
     query: Any = None,
+    mass: int | float = MASS,
+    size: int | None = None,
     check: bool = False,
     limit: int = 2**30,
     prepare: Prepare | None = None,
@@ -133,21 +143,23 @@ def look(
 ) -> Look:
     """Run a model on one photograph and tell where its attention went.
 
-    ``image`` is anything ``open_photograph`` takes.  ``model`` is a bundled name (default "vit"), a folder, a
+    ``image`` is anything ``open_photograph`` takes.  ``model`` is a bundled name (default "dino"), a folder, a
     weights file, a hub id, an ``nn.Module`` or a ``VisionModel``.  ``method``: "raw" (the rows of one layer),
     "rollout" (Abnar & Zuidema), "gradient" (weighted by the gradient of the best class), "grad_rollout"
-    (Chefer et al.), or "auto" (rollout where the query is the class token).  ``layer``, ``head`` and
-    ``query`` choose what is shown; ``check`` masks what was looked at and measures what that does to the
-    answer; ``limit`` bounds the bytes kept.
+    (Chefer et al.), "threshold" (DINO: the fewest cells that hold ``mass`` of each head's attention in one
+    layer), or "auto" (threshold for a Vision Transformer that gives features, as DINO; rollout where the query
+    is the class token).  ``layer``, ``head`` and ``query`` choose what is shown; ``size`` is the shorter side, in
+    pixels, at which a model that takes any size sees the whole picture; ``check`` masks what was looked at and
+    measures what that does to the answer (to the features, where there is none); ``limit`` bounds the bytes kept.
 
     A PS-ViT gives a ``PointsLook`` (`tasks/points.py`), which draws its points moving.
     Raises ``PhotographError``, ``ModelError`` or ``ValueError`` in one line for anything that cannot be done.
     """
-    from sightline.lens import view
-
     if method not in METHODS:
         raise ValueError(f"method {method!r} is not known; choose one of {', '.join(METHODS)}")
-    opened = open_vision_model(model, prepare)
+    if not 0 < mass < 1:
+        raise ValueError(f"mass {mass} is the share of the attention that a mask holds, between 0 and 1")
+    opened = at_size(open_vision_model(model or usual_model(), prepare), size)
     pixels, seen_image = opened.prepare(open_photograph(image))
     pixels = like_parameters(pixels, opened.model)
     title = Path(image).name if isinstance(image, str | Path) else "photograph"
@@ -159,43 +171,81 @@ def look(
                 opened, pixels, seen_image, method=method, layer=layer, head=head, query=query, limit=limit,
                 title=title, command=command, check=check,
             )  # fmt: skip
+    masks = None
     with evaluating(opened.model):
         # a model that names classes gets gradient maps on its page too, where they can be had
         wants_gradient = method in GRADIENT_METHODS or opened.names is not None
+        method = "threshold" if method == "auto" and opened.features and query in (None, "class") else method
         with torch.set_grad_enabled(wants_gradient):
-            seen, logits = _run(opened.model, pixels, wants_gradient, limit)
+            seen, logits = _run(opened, pixels, wants_gradient, limit, method)
             method = _resolved(method, seen, query, layer, head)
             score = _score(logits, opened.name, method)
-            heat = seen.heat(method=method, layer=layer, head=head, query=query, score=score).detach()
+            read = "raw" if method == "threshold" else method
+            heat = seen.heat(method=read, layer=layer, head=head, query=query, score=score).detach()
+            if method == "threshold":
+                masks = head_masks(seen, layer, query, mass)
             if method not in GRADIENT_METHODS and not _has_gradients(seen, score):
                 score = None
         if check:
             # kept in the recording, so that its page shows it too
-            seen.checked[0] = _name_the_class(seen.check(opened.model, pixels, heat=heat), logits, opened.names)
+            asked = "similarity" if opened.features else None
+            checked = seen.check(opened.model, pixels, heat=heat, score=asked)
+            seen.checked[0] = _name_the_class(checked, logits, opened.names)
     heat = heat.float().cpu()
-    return Look(
-        heat=heat,
-        image=seen_image,
-        overlay=view.overlay(seen_image, heat, title=f"{title} · {opened.name} · {method}", caption=describe(heat)),
-        recording=seen,
-        model=opened.name,
-        method=method,
-        labels=best_labels(logits, opened.names),
-        check=seen.checked.get(0),
-        note=opened.note,
-        title=title,
-        command=command,
-        score=score,
-    )
+    made = Look(
+        heat=heat, image=seen_image, overlay=seen_image, recording=seen, model=opened.name, method=method,
+        labels=best_labels(logits, opened.names), check=seen.checked.get(0), note=opened.note, title=title,
+        command=command, score=score, masks=masks, mass=mass,
+    )  # fmt: skip
+    return replace(made, overlay=_drawn(made))
 
 
-def _run(model: torch.nn.Module, pixels: Tensor, gradients: bool, limit: int) -> tuple[Any, Tensor | None]:
+def usual_model() -> str:
+    """The bundled model that looks where none is named: DINO, which was never told what to look for."""
+    from sightline.checkpoints import bundled_names
+
+    return "dino" if "dino" in bundled_names() else "vit"
+
+
+def at_size(opened: VisionModel, size: int | None) -> VisionModel:
+    """The model with the preparation that shows whole pictures at a size; ValueError where it takes only one."""
+    if size is None:
+        return opened
+    if opened.resized is None:
+        raise ValueError(f"size {size}: {opened.name} is shown pictures by its own preparation; leave size out")
+    return replace(opened, prepare=opened.resized(size))
+
+
+def head_masks(seen: Any, layer: int, query: Any, mass: int | float) -> Tensor:
+    """The fewest cells that hold `mass` of each head's attention in one layer, (heads, h, w) booleans."""
+    from sightline.lens.heat import image_sites
+    from sightline.lens.regions import highest
+
+    placed = image_sites(seen)[layer]
+    heads = [seen.heat(method="raw", layer=layer, head=number, query=query) for number in range(placed.site.heads)]
+    return highest(torch.stack(heads).float().cpu(), mass=mass)
+
+
+def _drawn(made: Look) -> Image.Image:
+    from sightline.lens import view
+
+    title = f"{made.title} · {made.model} · {made.method}"
+    if made.masks is None:
+        return view.overlay(made.image, made.heat, title=title, caption=describe(made.heat))
+    words = [f"head {number} · {float(mask.float().mean()):.0%}" for number, mask in enumerate(made.masks)]
+    return view.masks(made.image, made.masks, made.heat, labels=words, title=title, caption=made.sentence)
+
+
+def _run(opened: VisionModel, pixels: Tensor, gradients: bool, limit: int, method: str) -> tuple[Any, Tensor | None]:
     from sightline.lens import record
 
+    def few(site: Any) -> Any:  # a large picture's rows are many, and "threshold" reads one of them
+        return slice(None) if site.queries <= MOST_ROWS else 0
+
     given = pixels.clone().requires_grad_(gradients)
-    with record(model, gradients=gradients, limit=limit) as seen:
-        logits = answer(model(given))
-    return seen, logits
+    with record(opened.model, gradients=gradients, limit=limit, queries=few if method == "threshold" else None) as seen:
+        output = opened.model(given)
+    return seen, None if opened.features else answer(output)
 
 
 def _resolved(method: str, seen: Any, query: Any, layer: int, head: str | int) -> str:
@@ -249,6 +299,18 @@ def describe(heat: Tensor) -> str:
     if share < 1.5 * even:
         return f"Attention is spread almost evenly: its top {even:.0%} of cells holds {share:.0%} of it."
     return f"Attention is strongest {where}: {even:.0%} of the picture holds {share:.0%} of it."
+
+
+def describe_masks(masks: Tensor, mass: int | float) -> str:
+    """How much of the picture the masks of the heads cover, in a sentence."""
+    shares = masks.float().mean((1, 2))
+    least, most = float(shares.min()), float(shares.max())
+    span = f"{least:.0%}" if least == most else f"{least:.0%} to {most:.0%}"
+    return f"{mass:.0%} of each head's attention lies on {span} of the picture, over {len(masks)} heads."
+
+
+def _mask_values(masks: Tensor, mass: int | float) -> dict[str, Any]:
+    return {"mass": mass, "areas": [round(float(mask.float().mean()), 4) for mask in masks]}
 
 
 def _region(down: float, across: float) -> str:

@@ -4,7 +4,8 @@ import inspect
 import json
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,7 +15,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from sightline.systems.vit import VisionTransformer
+
 Prepare = Callable[[Image.Image], tuple[Tensor, Image.Image]]
+MOST_PATCHES = 16_384  # a square of 1,024 pixels in patches of 8
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 # where models of text and image keep the part that takes pixels alone
@@ -34,7 +38,9 @@ class VisionModel:
 
     ``prepare`` takes an RGB picture and gives the pixels (1, 3, height, width) and the part of the picture
     that those pixels show, since many models see only a centred crop.  ``names`` is None where the model does
-    not classify.
+    not classify, and ``features`` says that it gives features instead.  ``resized(side)`` is the preparation that
+    shows the whole picture, its shape kept, with a shorter side of ``side`` pixels; None where the model takes
+    pictures of one size.
     """
 
     name: str
@@ -42,6 +48,8 @@ class VisionModel:
     prepare: Prepare
     names: tuple[str, ...] | None = None
     note: str = ""
+    features: bool = False
+    resized: Callable[[int], Prepare] | None = None
 
 
 def open_vision_model(spec: Any = None, prepare: Prepare | None = None) -> VisionModel:
@@ -72,7 +80,7 @@ def open_vision_model(spec: Any = None, prepare: Prepare | None = None) -> Visio
     else:
         known = ", ".join(bundled_names()) or "none in this installation"
         raise ModelError(f"model {name!r}: no bundled name ({known}), no folder or file here, no hub id (owner/name)")
-    return VisionModel(found.name, found.model, prepare or found.prepare, found.names, found.note)
+    return replace(found, prepare=prepare) if prepare else found
 
 
 def plain_prepare(
@@ -85,15 +93,46 @@ def plain_prepare(
     by std."""
 
     def prepare(image: Image.Image) -> tuple[Tensor, Image.Image]:
-        import numpy as np
-
-        height, width = size
-        values = np.asarray(image.resize((width, height), resample), dtype=np.float32) / 255
-        centred = (values - np.array(mean, np.float32)) / np.array(std, np.float32)
-        pixels = torch.from_numpy(centred).permute(2, 0, 1)
-        return pixels[None].contiguous(), image
+        return _pixels(image, size, mean, std, resample), image
 
     return prepare
+
+
+def whole_prepare(side: int, patch: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Prepare:
+    """Preprocessing that shows the whole picture in its own shape, as whole patches.
+
+    The shorter side becomes ``side`` pixels and the longer one follows, both rounded to whole patches.  Raises
+    ``ModelError`` for a side below one patch and for a picture so long that it would have more than 16,384 patches.
+    """
+    if side < patch:
+        raise ModelError(f"size {side}: expected the shorter side in pixels, at least one patch of {patch}")
+
+    def prepare(image: Image.Image) -> tuple[Tensor, Image.Image]:
+        scale = side / min(image.size)
+        width, height = (max(patch, round(scale * length / patch) * patch) for length in image.size)
+        if width * height > MOST_PATCHES * patch**2:
+            raise ModelError(
+                f"size {side}: a picture of {width} x {height} pixels has {width * height // patch**2:,} patches of "
+                f"{patch}, more than {MOST_PATCHES:,}; give a smaller size"
+            )
+        return _pixels(image, (height, width), mean, std, Image.Resampling.BICUBIC), image
+
+    return prepare
+
+
+def _pixels(
+    image: Image.Image,
+    size: tuple[int, int],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    resample: Image.Resampling,
+) -> Tensor:
+    import numpy as np
+
+    height, width = size
+    values = np.asarray(image.resize((width, height), resample), dtype=np.float32) / 255
+    centred = (values - np.array(mean, np.float32)) / np.array(std, np.float32)
+    return torch.from_numpy(centred).permute(2, 0, 1)[None].contiguous()
 
 
 def _ready(model: nn.Module) -> nn.Module:
@@ -110,26 +149,39 @@ def _from_module(model: nn.Module, prepare: Prepare | None) -> VisionModel:
     size = getattr(config, "image_size", None) or getattr(model, "image_size", None) or 224
     names = _label_names(config) if type(model).__name__.endswith("ForImageClassification") else None
     note = "" if prepare else f"preprocessing assumed: {size} pixels, ImageNet mean and deviation"
-    return VisionModel(type(model).__name__, model, prepare or plain_prepare(_pair(size)), names, note)
+    prepare = prepare or plain_prepare(_pair(size))
+    return VisionModel(type(model).__name__, model, prepare, names, note, _gives_features(model))
+
+
+def _gives_features(model: nn.Module) -> bool:
+    return isinstance(model, VisionTransformer) and isinstance(model.head, nn.Identity)
 
 
 def _from_card(name: str, model: nn.Module, card: dict[str, Any]) -> VisionModel:
     size = card.get("image_size") or card.get("size") or getattr(model, "image_size", 224)
-    prepare = plain_prepare(_pair(size), tuple(card.get("mean", IMAGENET_MEAN)), tuple(card.get("std", IMAGENET_STD)))
-    names = card.get("classes")
-    return VisionModel(name, _ready(model), prepare, tuple(names) if names else None)
+    colours = tuple(card.get("mean", IMAGENET_MEAN)), tuple(card.get("std", IMAGENET_STD))
+    names, resized = card.get("classes"), None
+    if isinstance(model, VisionTransformer):
+        resized = partial(whole_prepare, patch=model.patches.patch, mean=colours[0], std=colours[1])
+    # a card may say at which size its maps are best looked at
+    looks = card.get("look_size")
+    prepare = resized(looks) if resized and looks else plain_prepare(_pair(size), *colours)
+    named = tuple(names) if names else None
+    return VisionModel(name, _ready(model), prepare, named, "", _gives_features(model), resized)
 
 
 def _from_bundled(name: str) -> VisionModel:
     from sightline.checkpoints import bundled, bundled_card
 
     card = bundled_card(name)
-    if not card.get("classes") or "mean" not in card:
+    model = bundled(name) if "mean" in card else None
+    if model is None or not (card.get("classes") or isinstance(model, VisionTransformer)):
         raise ModelError(
-            f"model {name!r} ({card.get('system')}) is no image classifier; it has a verb of its own (see `sightline "
-            "tour --help` and `sightline --help`); look and classify take 'vit', a folder, a weights file or a hub id"
+            f"model {name!r} ({card.get('system')}) is no plain image model; it has a verb of its own (see `sightline "
+            "tour --help` and `sightline --help`); look takes 'dino', classify 'vit', both a folder, weights or "
+            "a hub id"
         )
-    return _from_card(name, bundled(name), card)
+    return _from_card(name, model, card)
 
 
 def _from_checkpoint(name: str) -> VisionModel:

@@ -1,0 +1,46 @@
+"""`sightline look FRAMES/ --video FILE`: one attention map a frame, as an animation."""
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from sightline.cli.console import print_json, tracked
+from sightline.cli.failures import Misuse, code_of, one_line
+
+
+def film(
+    photographs: list[Path],
+    video: Path,
+    model: str | None,
+    options: dict[str, Any],
+    failures: list[tuple[str, BaseException]],
+    as_json: bool,
+) -> None:
+    """Write the animation; a frame that cannot be read is told and left out."""
+    from sightline.cli.look import open_model, report
+
+    options = {key: value for key, value in options.items() if key != "command"}
+    if options.pop("check"):
+        raise Misuse("--check is for single pictures; leave --video out")
+    if video.suffix.lower() not in (".gif", ".webp"):
+        raise Misuse(f"--video {video}: give a name that ends in .gif or .webp")
+    made = None
+    if photographs:
+        opened = open_model(model, as_json)
+        from sightline.tasks.frames import in_order, look_at_frames
+
+        def failed(source: Path, error: Exception) -> None:
+            report(failures, str(source), error)
+
+        frames = tracked(in_order(photographs), "Looking", quiet=as_json)
+        made = look_at_frames(frames, model=opened, failed=failed, **options)
+        made.save(video)
+    if as_json:
+        errors = [{"image": source, "error": one_line(error)} for source, error in failures]
+        print_json({"verb": "look", "video": made and str(video), "frames": made and len(made), "failures": errors})
+    elif made is not None:
+        typer.echo(f"{len(made)} frames, all on one scale: {video}")
+        typer.echo("A map shows where attention went, not why.")
+    if failures:
+        raise typer.Exit(max(code_of(error) for _, error in failures))

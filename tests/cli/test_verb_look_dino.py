@@ -1,0 +1,79 @@
+"""`sightline look` with DINO's masks, at a size, and as a video over frames."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image, ImageSequence
+
+from sightline.cli.main import run
+from sightline.systems.vit import VisionTransformer
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    made = VisionTransformer(image_size=32, patch=8, dim=24, depth=1, heads=3, classes=0, positions="dino")
+    made.save_pretrained(tmp_path / "dino")
+    card = {"system": "dino", "image_size": 32, "mean": [0.5] * 3, "std": [0.25] * 3}
+    (tmp_path / "dino" / "card.json").write_text(json.dumps(card))
+    (tmp_path / "frames").mkdir()
+    for number in (2, 10, 1):
+        Image.new("RGB", (60, 40), (20 * number, 90, 30)).save(tmp_path / "frames" / f"{number}.png")
+    return tmp_path
+
+
+def test_masks_at_a_size(home: Path, capsys: Captured) -> None:
+    words = ["look", "frames/2.png", "-m", "dino/", "--size", "48", "--mass", "0.5", "--json"]
+    assert run(words) == 0
+    (result,) = json.loads(capsys.readouterr().out)["results"]
+    assert result["method"] == "threshold"
+    assert result["grid"] == [6, 9]
+    assert result["masks"]["mass"] == 0.5
+    assert len(result["masks"]["areas"]) == 3
+    assert Path(result["picture"]).is_file()
+    assert run([*words[:-1], "--method", "raw"]) == 0
+    assert "over 3 heads" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["walk.gif", "made/walk.webp"])
+def test_a_video_over_frames(home: Path, name: str, capsys: Captured) -> None:
+    assert run(["look", "frames", "-m", "dino/", "--video", name]) == 0
+    assert f"3 frames, all on one scale: {name}" in capsys.readouterr().out
+    with Image.open(home / name) as opened:
+        reds = [frame.convert("RGB").resize((1, 1)).getpixel((0, 0))[0] for frame in ImageSequence.Iterator(opened)]
+    assert len(reds) == 3
+    assert not (home / "looks").exists()
+
+
+def test_a_broken_frame_is_told(home: Path, capsys: Captured) -> None:
+    (home / "frames" / "3.png").write_bytes(b"no picture")
+    assert run(["look", "frames", "-m", "dino/", "--video", "walk.gif", "--json"]) == 2
+    told = json.loads(capsys.readouterr().out)
+    assert told["frames"] == 3
+    assert [failure["image"] for failure in told["failures"]] == ["frames/3.png"]
+    assert (home / "walk.gif").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--video", "walk.mp4"], ".gif or .webp"),
+        (["--video", "walk.gif", "--check"], "--check"),
+        (["--video", "walk.gif", "--method", "gradient"], "not known for frames"),
+        (["--mass", "2"], "mass"),
+        (["--size", "3"], "size 3"),
+    ],
+)
+def test_what_cannot_be_had(home: Path, words: list[str], said: str, capsys: Captured) -> None:
+    assert run(["look", "frames", "-m", "dino/", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_the_bundled_model_of_classes_is_named_on_request(home: Path, capsys: Captured) -> None:
+    assert run(["look", "frames/1.png", "-m", "vit", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["results"][0]["method"] == "rollout"
