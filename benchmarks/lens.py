@@ -199,7 +199,7 @@ def line(row: Row) -> str:
 
     against = [cell("eager"), cell("eager", "class row"), cell("all rows", "eager"), cell("made", "eager")]
     peaks = "".join(f" {row.peaks[name] / 1e6:.1f} |" if name in row.peaks else " not run |" for name in PEAKS)
-    peaks += f" {cell(\'empty mode\')} |"
+    peaks += f" {cell('empty mode')} |"
     return (
         f"| {row.model} | {row.tokens} | {row.batch} | {row.depth} | {row.rounds} | {row.plain:.4f} | "
         f"{cell('plain again')} | {cell('class row')} | {cell('all rows')} | {cell('made')} | {cell('read')} | "
