@@ -19,7 +19,7 @@ from sightline.recipes.progress import Progress, quiet
 from sightline.recipes.results import measured, write_results
 from sightline.recipes.watch import Checkpoints, Record
 from sightline.recipes.weights import recipe_around, start_from
-from sightline.recipes.within import Within
+from sightline.recipes.within import paced
 
 __all__ = ["TrainingError", "evaluate", "train"]
 
@@ -39,13 +39,11 @@ def train(
     """Trains `system` on `data` and returns the run folder `out` (default: runs/SYSTEM).
 
     `data` is KIND:PATH, as the recipe's `open_data` reads it.  `overrides` are the recipe's settings (steps, batch …),
-    arguments of the system (dim, depth …), `accumulate=K`: each batch in K parts (`sightline.recipes.parts`), or
-    `within=SECONDS`: as many of the steps as fit into the time (`sightline.recipes.within`).
+    the system's arguments (dim, depth …), `accumulate=K` (`recipes/parts.py`) or `within=SECONDS` (`within.py`).
     `resume=FOLDER` goes on with a run that was cut off, exactly as it would have gone on.  The folder holds `weights/`
     (config, safetensors, card), `metrics.json`, `curves.png`, `samples.png`, `command.txt`, `run.json`, `checkpoints/`.
     `devices` GPUs (or processes) on each of `nodes` machines share every batch; see `sightline.recipes.machines`.
-    Raises ValueError, in one line, for an unknown recipe or key, bad data, a folder that holds a run, a full disk, and
-    a loss that is not finite (the last good checkpoint stays).
+    Raises ValueError for unknown keys, bad data, a folder with a run, a full disk, a loss that is not finite.
     """
     if resume is not None:
         folder, plan = Path(resume), read_plan(Path(resume), system, data, overrides)
@@ -73,8 +71,7 @@ def train(
 def is_full(error: BaseException) -> bool:
     """Tells whether a write failed for want of space; safetensors and torch say so in words only."""
     codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    said = str(error)
-    return getattr(error, "errno", None) in codes or any(f"os error {code})" in said for code in codes)
+    return getattr(error, "errno", None) in codes or any(f"os error {code})" in str(error) for code in codes)
 
 
 def _run(plan: dict[str, Any], folder: Path, *, resumed: bool) -> None:
@@ -116,12 +113,11 @@ def _made(recipe_file: Any, plan: dict[str, Any], data: Any, *, fresh: bool) -> 
 def _fit(recipe: Any, batches: Batches, record: Record, plan: dict[str, Any], resumed: bool) -> None:
     settings, machines, accumulate = recipe.settings, plan["machines"], plan.get("accumulate", 1)
     record.parts = Parts(recipe, accumulate * machines["devices"] * machines["nodes"])
-    paced = [Within(recipe, plan["within"])] if plan.get("within") else []
-    watchers = [record.parts, record, *paced, *([Progress()] if sys.stderr.isatty() and is_first() else [])]
+    watched = [Progress()] * (sys.stderr.isatty() and is_first()) + paced(recipe, plan.get("within", 0))
     trainer = lightning.Trainer(
         max_steps=settings.steps,
         precision=settings.precision,
-        callbacks=[*watchers, Checkpoints(record.last, settings.save_every)],
+        callbacks=[record.parts, record, *watched, Checkpoints(record.last, settings.save_every)],
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,

@@ -13,6 +13,11 @@ from sightline.recipes.watch import ends_step
 EVERY, RECENT = 10, 100  # steps between estimates, and steps whose mean is the pace
 
 
+def paced(recipe: Any, seconds: int) -> list[lightning.Callback]:
+    """Gives what ends a run after so many seconds; nothing for 0."""
+    return [Within(recipe, seconds)] if seconds else []
+
+
 class Within(lightning.Callback):
     """Sets how many steps a run has, at most those it was given, so that it ends after `seconds` of training.
 

@@ -98,7 +98,8 @@ def look_at_frames(
         raise ValueError(f"method {method!r} is not known for frames; choose one of {known}")
     opened = at_size(open_vision_model(model or usual_model()), size)
     chosen = "raw" if method == "threshold" or (method == "auto" and opened.features) else method
-    shown, heats = [], []
+    shown: list[Image.Image] = []
+    heats: list[Tensor] = []
     for image in images:
         try:
             picture, heat = _map_of(opened, image, chosen, limit, {"layer": layer, "head": head, "query": query})

@@ -83,8 +83,15 @@ def _timed(system: str, verb: str, question: str, picture: Any, text: str, run: 
 def _vit() -> Iterator[Stop]:
     from sightline.tasks.look import look
 
-    picture = sample_photographs()[-1]
-    yield _timed("vit", "look", "Where does it look, and what does it call it?", picture, "", partial(look, picture))
+    picture, question = sample_photographs()[-1], "Where does it look, and what does it call it?"
+    yield _timed("vit", "look", question, picture, "", partial(look, picture, model="vit"))
+
+
+def _dino() -> Iterator[Stop]:
+    from sightline.tasks.look import look
+
+    picture, question = sample_photographs()[0], "Where does it look, never having been told what there is?"
+    yield _timed("dino", "look", question, picture, "", partial(look, picture, model="dino"))
 
 
 def _show_attend_tell() -> Iterator[Stop]:
@@ -138,4 +145,5 @@ _STOPS: dict[str, Callable[[], Iterator[Stop]]] = {
     "visual7w_pointing": _visual7w_pointing,
     "ram": _ram,
     "vit": _vit,
+    "dino": _dino,
 }
