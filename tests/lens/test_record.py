@@ -12,6 +12,7 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.attention.flex_attention import flex_attention
 from torch.utils.checkpoint import checkpoint
 
 import sightline
@@ -851,6 +852,25 @@ def test_windows_cut_from_one_tensor_are_one_site():
     torch.testing.assert_close(one[0].weights, seen[0].weights[:, :, [1, 5]], atol=1e-6, rtol=0)
 
 
+def test_the_items_of_a_batch_one_by_one_are_not_windows():
+    class OneByOne(Block):
+        def forward(self, x):
+            parts = []
+            q, k, v = self.qkv(x).unflatten(-1, (3, HEADS, WIDTH)).unbind(2)
+            for item in range(len(x)):  # each begins in memory where the one before ended
+                one = (t[item].transpose(0, 1)[None] for t in (q, k, v))
+                parts.append(F.scaled_dot_product_attention(*one).transpose(1, 2).flatten(2))
+            return x + self.out(torch.cat(parts))
+
+    looped, x = OneByOne(), torch.randn(3, 5, 32)
+    whole = Block()
+    whole.load_state_dict(looped.state_dict())
+    seen, _ = recorded(looped, x, queries=[0, 4])
+    at_once, _ = recorded(whole, x, queries=[0, 4])
+    assert [(s.queries, s.keys, s.rows) for s in seen] == [(5, 5, 2)] * 3
+    torch.testing.assert_close(torch.cat([s.weights for s in seen]), at_once[0].weights, atol=1e-6, rtol=0)
+
+
 # -- nothing seen is an error that says why --------------------------------------------------------------------------
 
 
@@ -912,3 +932,13 @@ def test_flash_attention_operator_is_refused_by_name():
 
     with pytest.raises(RuntimeError, match=r"flash_attn_forward.*sdpa"):
         recorded(Attend(torch.ops.sightline_test.flash_attn_forward), *operands())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_flex_attention_is_refused_by_name():
+    class Flex(nn.Module):
+        def forward(self, q, k, v):
+            return flex_attention(q, k, v)
+
+    with pytest.raises(RuntimeError, match=r"flex_attention hides its operands.*sdpa"):
+        recorded(Flex(), *(torch.randn(1, 2, 16, 16) for _ in range(3)))

@@ -5,6 +5,7 @@ kernel computed the output.  It follows `torch.nn.functional.scaled_dot_product_
 a causal mask is aligned top left, a row that may attend nowhere is zero (not NaN), grouped key heads repeat.
 """
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+_SMALL = 2**18  # numbers of a call that is put together with others before its softmax: a copy of 1 MB
 
 
 @dataclass
@@ -98,6 +101,30 @@ class Call:
     def tensors(self) -> list[Tensor]:
         """The tensors that this call keeps."""
         return [t for t in (self.weights, self.query, self.key, self.mask, self.value, self.output) if t is not None]
+
+
+def settle(calls: Sequence[Call]) -> None:
+    """Makes weights of the products of many calls: small ones that are alike together, with one softmax for all.
+
+    A layer's class row is a few thousand numbers, and twelve softmaxes of those take twelve times as long as one.
+    """
+    alike: dict[tuple, list[Call]] = {}
+    for number, call in enumerate(calls):
+        assert call.weights is not None, "a call without products has nothing to settle"
+        kept = call.weights
+        rows = (call.rows.start, call.rows.stop, call.rows.step) if isinstance(call.rows, slice) else tuple(call.rows)
+        small = kept.numel() <= _SMALL
+        sign = (kept.shape, kept.dtype, kept.device, call.scale, call.causal and rows, id(call.mask))
+        alike.setdefault(sign if small else (number,), []).append(call)
+    for group in alike.values():
+        if len(group) == 1:
+            group[0].settle()
+            continue
+        first, scores = group[0], torch.stack([call.weights for call in group if call.weights is not None])
+        positions = first.positions().to(scores.device) if first.causal else None
+        done = _weights(scores.mul_(first.scale), first.mask, positions)
+        for call, weights in zip(group, done.unbind(), strict=True):
+            call.weights, call.mask = weights, None
 
 
 def softmax_rows(query: Tensor, key: Tensor, *, mask: Tensor | None, positions: Tensor | None, scale: float) -> Tensor:

@@ -20,11 +20,13 @@ class Frame:
     wanted: bool
     module: nn.Module | None = None
     given: tuple[tuple, dict[str, Any]] | None = None  # arguments, until they are asked
+    items: tuple[int, ...] = ()  # (batch, length) of the first sequence among them; () where there is no batch
 
     def settled(self) -> "Frame":
-        """Itself, with the hint that its arguments give."""
+        """Itself, with what its arguments tell."""
         if self.given is not None and self.module is not None:
             self.hint = hint_of(self.module, *self.given)
+            self.items = items_of(*self.given)
             self.given = None
         return self
 
@@ -65,6 +67,14 @@ def hint_of(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> str:
     sequences = [a for a in args if _is_sequence(a)]
     sequences += [v for k, v in kwargs.items() if _is_sequence(v) and not any(word in k for word in _BESIDE)]
     return "alone" if len(sequences) == 1 else ""
+
+
+def items_of(args: tuple, kwargs: dict[str, Any]) -> tuple[int, ...]:
+    """Batch and length of the first argument (batch, length, width); () where it is one sequence, or none is there."""
+    first = args[0] if args else kwargs.get("hidden_states")
+    if not isinstance(first, Tensor) or first.dim() != 3 or len(first) == 1:
+        return ()
+    return tuple(first.shape[:2])
 
 
 def _is_sequence(value: Any) -> bool:

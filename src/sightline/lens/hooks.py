@@ -2,6 +2,7 @@
 
 import re
 import threading
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -62,9 +63,10 @@ def attach(model: nn.Module, parts: list[tuple[str, nn.Module]], mode: Intercept
     """
     hooks, windowed = Hooks(model), set[str]()
     for path, module in parts:
-        leaf = not module._modules and type(module).__module__.startswith("torch.nn.modules")
+        torchs_own, feed_forward = _known(type(module))
+        leaf = torchs_own and not module._modules
         outer = bool(path) and path.count(".") <= 1
-        if not outer and (leaf or _FEED_FORWARD.search(type(module).__name__)):
+        if not outer and (leaf or feed_forward):
             continue
         if leaf:
             hooks.add(module, _watch_pixels(mode))
@@ -75,6 +77,12 @@ def attach(model: nn.Module, parts: list[tuple[str, nn.Module]], mode: Intercept
         name = path.removeprefix("_orig_mod").removeprefix(".")
         _follow_module(hooks, module, name, path in windowed, outer, mode)
     return hooks
+
+
+@lru_cache(maxsize=1024)
+def _known(kind: type[nn.Module]) -> tuple[bool, bool]:
+    """Whether torch itself defines a class of modules, and whether its name says feed-forward part."""
+    return kind.__module__.startswith("torch.nn.modules"), bool(_FEED_FORWARD.search(kind.__name__))
 
 
 def _watch_pixels(mode: Interceptor) -> Any:
@@ -119,9 +127,18 @@ def _follow_module(hooks: Hooks, module: nn.Module, path: str, windowed: bool, o
     hooks.add(module, enter, leave)
 
 
-def cache_length(kwargs: dict[str, Any]) -> int:
-    """Tokens that a `transformers` key-value cache already holds when a module is called with these arguments."""
+def cache_of(kwargs: dict[str, Any]) -> Any:
+    """The key-value cache of `transformers` among a module's arguments, or None; since 5.24 it is named `cache`."""
     cache = kwargs.get("past_key_values")
+    if cache is not None:
+        return cache
+    named = kwargs.get("cache")
+    return named if hasattr(named, "get_seq_length") else None
+
+
+def cache_length(kwargs: dict[str, Any]) -> int:
+    """Tokens that a key-value cache already holds when a module is called with these arguments."""
+    cache = cache_of(kwargs)
     if cache is None:
         return 0
     length = getattr(cache, "get_seq_length", None)

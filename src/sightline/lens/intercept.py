@@ -28,6 +28,7 @@ from sightline.lens.capture import (
     operands_of,
     products,
     same_lead,
+    settle,
     unpack_group,
     whereabouts,
     without_copies,
@@ -152,8 +153,7 @@ class Interceptor(TorchFunctionMode):
         scale and softmax of one row took 170 microseconds there and 28 one after another; only the product must be.
         """
         with torch._C.DisableTorchFunction():
-            for call in self.unsettled:
-                call.settle()
+            settle(self.unsettled)
         self.unsettled.clear()
 
     def _path(self) -> str:
@@ -262,7 +262,7 @@ class Interceptor(TorchFunctionMode):
         """Tokens in the windows that this module call has already seen.
 
         Windows are cut from one tensor, each beginning where the one before ended; two attentions that share a query,
-        or take halves of its width, are not windows.
+        or take halves of its width, are not windows.  Nor are items of a batch one by one, which lie in memory alike.
         """
         last = self.calls[-1] if self.calls else None
         if not isinstance(last, Call) or not last.place or not 0 <= frame.serial == last.frame:
@@ -270,6 +270,7 @@ class Interceptor(TorchFunctionMode):
         query, begin, _, key, first, _ = place
         query_before, _, end, key_before, _, next_key = last.place
         joined = (query, begin, key, first) == (query_before, end, key_before, next_key)
+        joined = joined and frame.items[1:] != (last.queries,)
         return last.past + last.queries if joined else 0
 
     def _copy(self, mask: Tensor | None) -> Tensor | None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sightline.attention import observe
 from sightline.lens.compiled import take_compiled
 from sightline.lens.given import Mark, evaluating
-from sightline.lens.hooks import attach, cache_length
+from sightline.lens.hooks import attach, cache_length, cache_of
 from sightline.lens.intercept import Interceptor
 from sightline.lens.recording import Recording
 from sightline.lens.select import Choice, Plan
@@ -107,7 +107,7 @@ def _follow_root(model: nn.Module, mode: Interceptor) -> list[Any]:
         take_compiled(mode)
         mode.cached = cache_length(kwargs)
         mode.frames.clear()
-        mode.watch_cache(kwargs.get("past_key_values"))
+        mode.watch_cache(cache_of(kwargs))
         mode.begin(Mark("step" if mode.cached else "pass"), args, kwargs)
 
     handles: list[Any] = [model.register_forward_pre_hook(enter, with_kwargs=True, prepend=True)]
