@@ -11,8 +11,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from sightline.checkpoints import bundled
-from sightline.recipes import segmentations, segmenter, segmenter_hybrid
+from sightline.recipes import segmenter, segmenter_hybrid
 from sightline.recipes.crops import cut_some
+from sightline.recipes.pixel_batches import class_weights
 from sightline.recipes.train import evaluate, train
 from sightline.systems.segmenter import VOID
 
@@ -195,9 +196,9 @@ def test_rare_classes_weigh_more_and_the_mean_pixel_weighs_one(scenes: str) -> N
     for index in range(len(data)):
         counts += np.bincount(data.labels(index).ravel(), minlength=256)
     shares = counts[:4] / counts[:4].sum()
-    assert torch.equal(segmentations.class_weights(data, 0.0), torch.ones(4))
+    assert torch.equal(class_weights(data, 0.0), torch.ones(4))
     for balance in (0.5, 1.0):
-        weights = segmentations.class_weights(data, balance).numpy()
+        weights = class_weights(data, balance).numpy()
         assert (shares * weights).sum() == pytest.approx(1)
         np.testing.assert_allclose(weights / weights[0], (shares[0] / shares) ** balance, rtol=1e-5)
 

@@ -358,7 +358,7 @@ def test_the_hybrids_patches_are_two_stages_added() -> None:
 
 def test_refining_adds_each_finer_map_in_its_place() -> None:
     torch.manual_seed(0)
-    refine = Refine(8)
+    refine = Refine(dim=8)
     stages = {8: torch.zeros(1, 40, 8, 8), 4: torch.zeros(1, 24, 16, 16)}
     changed = {8: stages[8], 4: stages[4].clone()}
     changed[4][0, :, 12, 3] = 1.0

@@ -10,14 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from sightline.data.pixel_labels import PixelLabels
 from sightline.data.segmented import open_segmented
 from sightline.decoding.windows import class_probabilities
 from sightline.metrics.segmentation import CommonByPlace, Confusion
-from sightline.systems.segmenter import VOID
 
 HELD = "val_miou"
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # of the paper's multi-scale figures
@@ -41,51 +39,6 @@ def sizes_for(data: PixelLabels | None, sizes: dict[str, Any]) -> dict[str, Any]
     if sizes.get("classes", len(data.classes)) != len(data.classes):
         raise ValueError(f"classes={sizes['classes']}: the data has {len(data.classes)}; leave it out")
     return sizes | {"classes": len(data.classes)}
-
-
-def read_batch(data: PixelLabels, indices: np.ndarray, recipe: Any) -> dict[str, Tensor]:
-    """Reads {"images": bytes (batch, 3, H, W), "labels": (batch, H, W), "sizes": (batch, 2)}.
-
-    Pictures whose short side is longer than `settings.short` (unless that is 0) are brought to it; all are filled up,
-    with grey and void, to the largest of the batch.
-    """
-    images, labels = [], []
-    for index in indices:
-        image, truth = data.image(int(index)), data.labels(int(index))
-        ratio = recipe.settings.short / min(truth.shape)
-        if 0 < ratio < 1:
-            size = (round(truth.shape[1] * ratio), round(truth.shape[0] * ratio))
-            image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
-            truth = np.asarray(Image.fromarray(truth).resize(size, Image.Resampling.NEAREST))
-        images.append(image)
-        labels.append(truth)
-    height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
-    batch = np.full((len(images), height, width, 3), 127, dtype=np.uint8)
-    known = np.full((len(images), height, width), VOID, dtype=np.uint8)
-    for number, (image, truth) in enumerate(zip(images, labels, strict=True)):
-        batch[number, : image.shape[0], : image.shape[1]] = image
-        known[number, : image.shape[0], : image.shape[1]] = truth
-    pixels = torch.from_numpy(batch).permute(0, 3, 1, 2)
-    sizes = torch.tensor([truth.shape for truth in labels])
-    return {"images": pixels, "labels": torch.from_numpy(known), "sizes": sizes}
-
-
-def class_weights(data: PixelLabels, balance: float, most: int = 500) -> Tensor:
-    """Weighs classes by (1 / share of pixels)^balance, so that the mean pixel weighs 1; 0 weighs all the same.
-
-    1 is Eigen and Fergus's median frequency balancing (2015), as in SegNet, up to a factor.  Shares are counted on at
-    most so many pictures, evenly spread; a class that none of them shows weighs as the rarest.
-    """
-    counts = np.zeros(256)
-    if balance:
-        for index in np.linspace(0, len(data) - 1, min(most, len(data))).round().astype(int):
-            counts += np.bincount(data.labels(int(index)).ravel(), minlength=256)
-    counts = counts[: len(data.classes)]
-    if not counts.any():
-        return torch.ones(len(data.classes))
-    shares = counts / counts.sum()
-    weights = np.maximum(shares, shares[shares > 0].min()) ** -balance
-    return torch.tensor(weights / (shares * weights).sum(), dtype=torch.float32)
 
 
 def probabilities(recipe: Any, image: Tensor | np.ndarray, **how: Any) -> Tensor:

@@ -21,10 +21,10 @@ from sightline.metrics.segmentation import Confusion
 from sightline.recipes import augment
 from sightline.recipes.averaged import averaged
 from sightline.recipes.crops import cut_some
+from sightline.recipes.pixel_batches import class_weights, read_batch
 from sightline.recipes.segmentations import (
     HELD,
     agree,
-    class_weights,
     describe,
     draw_samples,
     load_beside,
@@ -32,7 +32,6 @@ from sightline.recipes.segmentations import (
     normalised,
     open_data,
     probabilities,
-    read_batch,
     sizes_for,
 )
 from sightline.systems.segmenter import Segmenter
@@ -75,14 +74,7 @@ TINY_SYSTEM = {"image_size": (64, 64), "patch": 8, "dim": 48, "depth": 2, "heads
 
 def build(data: PixelLabels | None, **sizes: Any) -> Segmenter:
     """Builds the system with this recipe's sizes where none are given, and as many classes as the data has."""
-    usual: dict[str, Any] = {
-        "image_size": (256, 320),
-        "patch": 16,
-        "dim": 192,
-        "depth": 6,
-        "heads": 3,
-        "decoder_depth": 2,
-    }
+    usual: dict[str, Any] = {"image_size": (256, 320), "patch": 16, "dim": 192, "depth": 6, "heads": 3}
     return Segmenter(**usual | sizes_for(data, sizes))
 
 

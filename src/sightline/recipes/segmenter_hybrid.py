@@ -16,6 +16,7 @@ from torch import nn
 from sightline.checkpoints import bundled
 from sightline.data.pixel_labels import PixelLabels
 from sightline.recipes import segmenter
+from sightline.recipes.pixel_batches import read_batch
 from sightline.recipes.segmentations import (
     HELD,
     agree,
@@ -24,7 +25,6 @@ from sightline.recipes.segmentations import (
     load_beside,
     measure,
     open_data,
-    read_batch,
     sizes_for,
 )
 from sightline.systems.segmenter_hybrid import SegmenterHybrid

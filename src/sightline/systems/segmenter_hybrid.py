@@ -81,7 +81,7 @@ class Mix(nn.Module):
     The block of ConvNeXt (Liu et al. 2022), twice as wide inside.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, *, dim: int) -> None:
         super().__init__()
         self.filter = nn.Conv2d(dim, dim, 5, padding=2, groups=dim)
         self.norm = nn.LayerNorm(dim)
@@ -98,10 +98,10 @@ class Refine(nn.Module):
     patches (B, D, H/16, W/16) -> (B, D, H/4, W/4).
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, *, dim: int) -> None:
         super().__init__()
         self.sides = nn.ModuleList(nn.Conv2d(STAGES[stride][1], dim, 1) for stride in (8, 4))
-        self.mixes = nn.ModuleList(Mix(dim) for _ in (8, 4))
+        self.mixes = nn.ModuleList(Mix(dim=dim) for _ in (8, 4))
 
     def forward(
         self, patches: Float[Tensor, "batch dim rows columns"], stages: dict[int, Tensor]
@@ -149,7 +149,7 @@ class SegmenterHybrid(nn.Module, PyTorchModelHubMixin):
         self.decoder = decoder_of(
             classes=classes, memory_dim=dim, depth=decoder_depth, heads=decoder_heads or heads, dropout=0.0
         )
-        self.refine = Refine(dim)
+        self.refine = Refine(dim=dim)
 
     def patches(self, stages: dict[int, Tensor]) -> Float[Tensor, "batch dim rows columns"]:
         """Gives what the Transformer makes of the features of strides 16 and 32, as a grid."""
