@@ -2,6 +2,7 @@
 
     python benchmarks/dino_masks.py dino supervised=runs/supervised random:dino
     python benchmarks/dino_masks.py dino --images 200 --sides 224 --out masks.md
+    python benchmarks/dino_masks.py dino supervised=runs/supervised random:dino --figure masks.png
 
 Models are named as for `sightline look`, with a name before `=` if wanted; `random:MODEL` is the same network with
 weights drawn at random.  Two collections, drawn by the library, so that nothing has to be downloaded and every pixel's
@@ -23,13 +24,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor
+from torch.nn import functional as F
 
 from sightline.data.cutouts import Cutouts
+from sightline.data.photographs import sample_photographs
 from sightline.data.scenes import Scenes
+from sightline.lens import view
+from sightline.lens.sheet import INK, PAPER, font_of
 from sightline.metrics.objects import attention_on_objects
-from sightline.tasks.look import like_parameters
+from sightline.tasks.look import Look, like_parameters, look
 from sightline.tasks.vision_model import VisionModel, open_vision_model
 
 Batches = Iterator[tuple[Tensor, Sequence[Tensor]]]
@@ -97,6 +102,53 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def masks_of(seen: Look) -> Tensor:
+    """The masks of a look by "threshold"."""
+    assert seen.masks is not None
+    return seen.masks
+
+
+def draw(models: dict[str, VisionModel], path: Path, side: int | None) -> None:
+    """Photographs of the package with every head's mask of the first model, and cutouts with the best head of each."""
+    first = next(iter(models.values()))
+    rows: list[tuple[list[Image.Image], list[str]]] = []
+    for file in sample_photographs():
+        picture = Image.open(file).convert("RGB")
+        seen = look(picture, model=first, method="threshold", size=side)
+        lit = [view.lit(picture, cells.numpy()) for cells in masks_of(seen)]
+        rows.append(([picture, *lit], [file.stem, *(f"head {number}" for number in range(len(lit)))]))
+    images, masks = Cutouts(7, SIDE, seed=1).pictures(range(7))
+    pictures = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images]
+    rows.append((pictures, ["cutout"] * len(pictures)))
+    for name, model in models.items():
+        cells, labels = [], []
+        for picture, mask in zip(pictures, masks, strict=True):
+            made = masks_of(look(picture, model=model, method="threshold"))
+            large = F.interpolate(made[None].float(), mask.shape, mode="nearest")[0] > 0
+            overlap = (large & mask).sum((1, 2)) / (large | mask).sum((1, 2))
+            cells.append(view.lit(picture, made[int(overlap.argmax())].numpy()))
+            labels.append(f"{name} {float(overlap.max()):.2f}")
+        rows.append((cells, labels))
+    sheet_of(rows).save(path)
+
+
+def sheet_of(rows: list[tuple[list[Image.Image], list[str]]], side: int = 140) -> Image.Image:
+    """Rows of small pictures with labels below."""
+    for cells, _ in rows:
+        for cell in cells:
+            cell.thumbnail((side, side), Image.Resampling.LANCZOS)
+    heights = [max(cell.height for cell in cells) + 26 for cells, _ in rows]
+    body = Image.new("RGB", (max(len(cells) for cells, _ in rows) * (side + 8) - 8, sum(heights)), PAPER)
+    draw, top = ImageDraw.Draw(body), 0
+    for (cells, labels), height in zip(rows, heights, strict=True):
+        for column, (cell, label) in enumerate(zip(cells, labels, strict=True)):
+            left = column * (side + 8)
+            body.paste(cell, (left + (side - cell.width) // 2, top))
+            draw.text((left + side // 2, top + height - 23), label, INK, font_of(12), anchor="ma")
+        top += height
+    return body
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", metavar="[NAME=]MODEL")
@@ -106,7 +158,12 @@ def main() -> None:
     parser.add_argument("--layer", type=int, default=-1)
     parser.add_argument("--seed", type=int, default=0, help="of random networks")
     parser.add_argument("--out", type=Path, help="also write the table (.md) or the figures (.json) here")
+    parser.add_argument("--figure", type=Path, help="draw masks into this file instead of measuring")
     chosen = parser.parse_args()
+    if chosen.figure is not None:
+        named = [given.rpartition("=") for given in chosen.models]
+        draw({name or place: opened(place, chosen.seed) for name, _, place in named}, chosen.figure, chosen.sides[0])
+        return
     rows: list[dict[str, Any]] = []
     for given in chosen.models:
         name, _, place = given.rpartition("=")

@@ -20,6 +20,7 @@ _HOME = {
     "bundled": "sightline.checkpoints",
     "open_photograph": "sightline.data.photographs",
     "look": "sightline.tasks.look",
+    "look_at_frames": "sightline.tasks.frames",
     "ask": "sightline.tasks.ask",
     "caption": "sightline.tasks.caption",
     "classify": "sightline.tasks.classify",
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from sightline.tasks.ask import ask
     from sightline.tasks.caption import caption
     from sightline.tasks.classify import classify
+    from sightline.tasks.frames import look_at_frames
     from sightline.tasks.glimpse import glimpse
     from sightline.tasks.look import look
     from sightline.tasks.point import point
@@ -55,6 +57,7 @@ __all__ = [
     "glimpse",
     "load_checkpoint",
     "look",
+    "look_at_frames",
     "open_photograph",
     "point",
     "record",
