@@ -63,7 +63,7 @@ def attach(model: nn.Module, parts: list[tuple[str, nn.Module]], mode: Intercept
     """
     hooks, windowed = Hooks(model), set[str]()
     for path, module in parts:
-        torchs_own, feed_forward = _known(type(module))
+        torchs_own, feed_forward = _known(type(module))  # type: ignore[arg-type]  # mypy takes classes for unhashable
         leaf = torchs_own and not module._modules
         outer = bool(path) and path.count(".") <= 1
         if not outer and (leaf or feed_forward):
