@@ -19,6 +19,7 @@ def test_a_tiny_run_learns_and_its_points_go_to_the_signs(placed_spec: str, tmp_
     assert found["top1"] > 0.7  # chance: 0.33
     assert found["blind"] < 0.5
     assert len(found["box"]) == len(found["ink"]) == 3
+    assert found["box"][2] > 1.2 * found["box"][0]  # the share of points on the signs: 0.157 of 0.121 when written
     assert card["image_size"] == 40
     assert evaluate(run / "weights", placed_spec) == found
     with Image.open(run / "samples.png") as picture:
