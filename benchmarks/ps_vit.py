@@ -4,8 +4,8 @@
     python benchmarks/ps_vit.py --rounds 9 --out table.md
 
 The weights are random, as time does not depend on them, but the points move: offsets are drawn.  Multiply-adds of
-matrix products and convolutions are counted by torch itself.  Time is processor time of one thread for a batch, divided by the
-batch, the median over rounds in which all networks take turns; training is forward and backward.
+matrix products and convolutions are counted by torch itself.  Time is processor time of one thread for a batch, divided
+by the batch, the median over rounds in which all networks take turns; training is forward and backward.
 """
 
 import argparse
