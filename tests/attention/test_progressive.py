@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional as F
 
 from sightline.attention import observe
 from sightline.attention.progressive import grid_points, sample, sampling_weights
@@ -91,3 +92,75 @@ def test_half_precision_keeps_the_places() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         read = sample(features.bfloat16(), points)
     torch.testing.assert_close(read.float(), sample(features.bfloat16().float(), points))
+
+
+SIZES = st.tuples(st.integers(2, 9), st.integers(2, 9))
+
+
+@hypothesis.settings(max_examples=40, deadline=None)
+@hypothesis.given(size=SIZES, seed=st.integers(0, 999))
+def test_equals_the_published_mapping_to_the_edges_of_cells(size: tuple[int, int], seed: int) -> None:
+    """The published sampler is grid_sample with -1 and 1 at the middles of the outer cells (facts, section 7)."""
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(2, 3, *size, generator=generator)
+    extent = torch.tensor(size, dtype=torch.float32)
+    points = torch.rand(2, 7, 2, generator=generator) * (extent + 2) - 1.5
+    places = (2 * points / (extent - 1) - 1).flip(2)
+    read = F.grid_sample(features, places[:, None], mode="bilinear", padding_mode="zeros", align_corners=True)
+    torch.testing.assert_close(sample(features, points), read[:, :, 0].mT, atol=1e-5, rtol=1e-4)
+
+
+@hypothesis.settings(max_examples=40, deadline=None)
+@hypothesis.given(size=SIZES, seed=st.integers(0, 999), shift=st.tuples(st.integers(-2, 2), st.integers(-2, 2)))
+def test_moving_map_and_points_together_changes_nothing(
+    size: tuple[int, int], seed: int, shift: tuple[int, int]
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(1, 2, *size, generator=generator)
+    points = torch.rand(1, 6, 2, generator=generator) * torch.tensor(size) - 0.5
+    around = F.pad(features, (3, 3, 3, 3))  # outside counts as zero, so zeros around may be added
+    moved = around.roll(shift, dims=(2, 3))
+    torch.testing.assert_close(
+        sample(moved, points + 3 + torch.tensor(shift)), sample(features, points), atol=1e-5, rtol=1e-4
+    )
+
+
+@hypothesis.settings(max_examples=40, deadline=None)
+@hypothesis.given(size=SIZES, side=st.sampled_from([-1.0, 1.0]), axis=st.integers(0, 1), past=st.floats(0, 1))
+def test_a_point_that_leaves_reads_less_and_less_and_then_nothing(
+    size: tuple[int, int], side: float, axis: int, past: float
+) -> None:
+    point = torch.zeros(1, 1, 2)
+    point[..., axis] = -past if side < 0 else size[axis] - 1 + past
+    point.requires_grad_()
+    flat = torch.ones(1, 1, *size)
+    read = sample(flat, point)
+    assert read.item() == pytest.approx(1 - past, abs=1e-5)
+    gone = point.detach().clone()
+    gone[..., axis] += side * 1.001
+    gone.requires_grad_()
+    read = sample(flat, gone)
+    (slope,) = torch.autograd.grad(read.sum(), gone)
+    assert read.item() == 0
+    assert not slope.any()  # nothing calls it back: the offsets' rate must keep points on the map
+
+
+@hypothesis.settings(max_examples=25, deadline=None)
+@hypothesis.given(size=SIZES, seed=st.integers(0, 999))
+def test_slope_is_that_of_the_plane_between_four_cells(size: tuple[int, int], seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(1, 1, *size, generator=generator)
+    cell = [int(torch.randint(0, extent - 1, (), generator=generator)) for extent in size]
+    part = torch.rand(2, generator=generator) * 0.96 + 0.02
+    point = (torch.tensor(cell) + part)[None, None].requires_grad_()
+    (slope,) = torch.autograd.grad(sample(features, point).sum(), point)
+    square = features[0, 0, cell[0] : cell[0] + 2, cell[1] : cell[1] + 2]
+    down = (square[1] - square[0]) @ torch.stack([1 - part[1], part[1]])
+    across = (square[:, 1] - square[:, 0]) @ torch.stack([1 - part[0], part[0]])
+    torch.testing.assert_close(slope[0, 0], torch.stack([down, across]), atol=1e-4, rtol=1e-3)
+
+
+def test_pictures_of_a_batch_do_not_touch_each_other() -> None:
+    features, points = torch.randn(3, 4, 6, 5), torch.rand(3, 7, 2) * 5
+    apart = torch.cat([sample(features[number : number + 1], points[number : number + 1]) for number in range(3)])
+    assert torch.equal(sample(features, points), apart)
