@@ -94,6 +94,14 @@ def _dino() -> Iterator[Stop]:
     yield _timed("dino", "look", question, picture, "", partial(look, picture, model="dino"))
 
 
+def _ps_vit() -> Iterator[Stop]:
+    from sightline.tasks.look import look
+
+    picture = sample_photographs()[0]
+    asked = "Where does it send its points, and what does it call it?"
+    yield _timed("ps_vit", "look", asked, picture, "", partial(look, picture, model="ps_vit"))
+
+
 def _show_attend_tell() -> Iterator[Stop]:
     from sightline.tasks.caption import caption
 
@@ -144,6 +152,7 @@ _STOPS: dict[str, Callable[[], Iterator[Stop]]] = {
     "visual7w": _visual7w,
     "visual7w_pointing": _visual7w_pointing,
     "ram": _ram,
+    "ps_vit": _ps_vit,
     "vit": _vit,
     "dino": _dino,
 }
