@@ -88,7 +88,7 @@ class Asked:
     def __len__(self) -> int:
         return len(self.groups)
 
-    def batch(self, indices: Iterable[int]) -> dict[str, Tensor]:
+    def batch(self, indices: Iterable[int] | np.ndarray) -> dict[str, Tensor]:
         """Reads samples; a picture with fewer questions than others of the batch has empty ones (all padding).
 
         "pictures"; "questions" (pictures, questions, words); "items" (pictures, questions) their numbers, -1 where
@@ -172,12 +172,14 @@ def of_world(task: str, split: str, count: int, folder: Path, seed: int = 0) -> 
         _make(task, scenes, home)
     pictures, things, made = (np.load(home / f"{name}.npy", mmap_mode="r") for name in ("pictures", "things", "made"))
     listed = json.loads((home / "questions.json").read_text("utf-8"))
-    fields: list[dict[str, Any]] = [
-        {k: tuple(v) if isinstance(v, list) else v for k, v in one.items()} for one in listed
-    ]
-    items = [Item(**one) for one in fields]
+    items = [Item(**{name: _frozen(value) for name, value in one.items()}) for one in listed]
     told = {"image_size": SIDE, "scenes": count, "split": split}
     return Asked(items, lambda some: torch.from_numpy(pictures[list(some)]), things=things, made=made, about=told)
+
+
+def _frozen(value: Any) -> Any:
+    """Lists as JSON has them as the tuples that they were, boxes within a list too."""
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def _make(task: str, scenes: Scenes, home: Path) -> None:

@@ -47,7 +47,7 @@ def _peaks(data: Asked, maps: dict[int, Tensor], right: dict[int, bool]) -> dict
     return {name: _pointing(maps, regions, items) for name, items in groups.items() if len(items) >= 100}
 
 
-def _pointing(maps: dict[int, Tensor], regions: dict[int, Tensor], items: list[int]) -> dict[str, float]:
+def _pointing(maps: dict[int, Tensor], regions: dict[int, Tensor], items: list[int]) -> dict[str, int | float]:
     """The shares of peaks that hit, over all items."""
     totals = np.zeros(4)
     generator = torch.Generator().manual_seed(0)

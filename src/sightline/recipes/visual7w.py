@@ -34,7 +34,7 @@ from sightline.systems.visual7w import Visual7W
 __all__ = ["agree", "describe", "draw_samples", "load_beside", "open_data", "read_batch", "save_beside"]
 
 HELD = "val_accuracy"
-TINY = {"steps": 150, "batch": 8, "rate": 4e-3, "save_every": 50, "precision": "32-true", "held": 100}
+TINY = {"steps": 300, "batch": 8, "rate": 8e-3, "save_every": 100, "precision": "32-true", "held": 100}
 TINY_SYSTEM = {"width": 24, "embedding": 24, "hidden": 48, "attention": 16, "dropout": 0.0}
 
 

@@ -83,7 +83,7 @@ def measure(recipe: Any, data: Asked) -> dict[str, Any]:
     }
 
 
-def unaided(recipe: Any, data: Asked) -> dict[str, float]:
+def unaided(recipe: Any, data: Asked) -> dict[str, int | float]:
     """Computes how often the best of all windows overlaps the right box by more than half, and a random one does."""
     offered = windows().to(recipe.device)
     hits = chance = best = count = 0.0
