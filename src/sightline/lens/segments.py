@@ -13,8 +13,10 @@ from PIL import Image, ImageDraw
 
 from sightline.lens.page_data import data_uri
 from sightline.lens.paint import Array, Photograph, as_map, blend, outline, photograph, shown_size
-from sightline.lens.sheet import INK, PAPER, SMALL_PRINT, fitted, font_of, sheet
+from sightline.lens.sheet import INK, PAPER, SMALL_PRINT, badge, fitted, font_of, sheet
 from sightline.lens.strip import PICTURES
+
+MOST_MAPS = 8  # in the picture; the page has all
 
 _STYLE = """
 :root{color-scheme:light dark;--paper:#fbfaf7;--card:#fff;--ink:#1d1a16;--soft:#6d665d;--line:#e5dfd4;--hot:#b8390e}
@@ -86,9 +88,28 @@ class Segments:
         return Image.fromarray(mixed.round().astype(np.uint8))
 
     def picture(self) -> Image.Image:
-        """Draws the painted photograph with a legend of the classes that are there and their shares."""
+        """Draws the painted photograph, below it where the tokens of the largest classes looked, and a legend."""
         body = self.painted()
+        shown = [name for name in self.areas if name in self.maps][:MOST_MAPS]
+        if shown:
+            body = self._with_maps(body, shown)
         return sheet(body, self.title, self.caption, self._legend(max(body.width, 340)))
+
+    def _with_maps(self, body: Image.Image, names: list[str]) -> Image.Image:
+        """Rows of four small maps below the painted photograph."""
+        across, gap = min(4, len(names)), 6
+        width = (body.width - gap * (across - 1)) // across
+        height = max(1, round(width * body.height / body.width))
+        small = photograph(self.image).resize((width, height), Image.Resampling.LANCZOS)
+        rows = -(-len(names) // across)
+        whole = Image.new("RGB", (body.width, body.height + rows * (height + gap)), PAPER)
+        whole.paste(body, (0, 0))
+        for number, name in enumerate(names):
+            one = blend(small, self.maps[name], mass=None)
+            if width >= 60:
+                badge(one, name)
+            whole.paste(one, (number % across * (width + gap), body.height + gap + number // across * (height + gap)))
+        return whole
 
     def _legend(self, width: int) -> Image.Image:
         size = int(np.clip(width / 44, 12, 16))

@@ -81,6 +81,7 @@ def build(data: PixelLabels | None, **sizes: Any) -> Segmenter:
 class Recipe(lightning.LightningModule):
     """Trains a network of images (batch, 3, H, W) -> logits (batch, classes, H, W); keeps the weights' average."""
 
+    paced = True  # the schedule reads `settings.steps` at each step (recipes/within.py)
     scaling = (0.5, 0.5)  # mean and deviation of the channels, as ViT's weights expect
 
     def __init__(self, system: nn.Module, settings: Settings, data: PixelLabels | None) -> None:
@@ -140,7 +141,7 @@ class Recipe(lightning.LightningModule):
         warm = max(1, settings.steps // 25)
 
         def share(step: int) -> float:
-            return min((step + 1) / warm, max(0.01, 1 - step / settings.steps) ** settings.power)
+            return min((step + 1) / warm, max(0.01, 1 - step / self.settings.steps) ** settings.power)
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
