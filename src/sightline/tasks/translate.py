@@ -63,7 +63,8 @@ class Translation:
 
     def heads_picture(self) -> Image.Image:
         """Draws the alignment of each layer and head; ValueError for a system that has one only, or none."""
-        return self._alignment().heads_picture(title=self.text, caption=f"rows: translation · columns: {self.source}")
+        caption = f"rows: translation · columns: {self.source} · each panel on its own scale, × is times uniform"
+        return self._alignment().heads_picture(title=self.text, caption=caption)
 
     def show(self) -> None:
         """Shows the alignment."""
