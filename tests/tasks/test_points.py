@@ -45,6 +45,14 @@ def test_the_ways_are_those_of_the_model(folder: Path) -> None:
     assert seen.image.size == image.size
     assert {name for name, _ in seen.labels} == {"a", "b", "c"}
     assert seen.sentence.startswith("In 3 looks the points went ")
+    assert "beyond the edge" not in seen.sentence
+    opened.model.steps[1].offset.bias += torch.tensor([0.0, 3.0])  # a spacing of the grid, to the right
+    gone = look(CAT, model=opened)
+    outside = int((gone.points.places[-1] > 1).any(axis=1).sum())
+    assert 0 < outside < 9
+    assert f" {outside} of 9 lie beyond the edge" in gone.sentence
+    assert repr(seen).startswith("Look(cat.jpg, ")
+    assert "\n" not in repr(seen)
 
 
 def test_the_map_lays_the_rollout_of_the_class_token_on_the_cells_read_last(folder: Path) -> None:

@@ -14,7 +14,7 @@ from sightline.tasks.look import Look
 METHODS = ("auto", "raw", "rollout")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)  # the repr of every look: one line
 class PointsLook(Look):
     """Where a PS-ViT looked in one photograph: a `Look` whose evidence is `points`, their way from the grid on.
 
@@ -103,10 +103,12 @@ def look_at_points(
 
 
 def _travelled(path: PointPath) -> str:
-    """How far the points went, beside the spacing of the grid they began on."""
+    """How far the points went, beside the spacing of the grid they began on, and how many left the picture."""
     if len(path) < 2:
         return "The points were read once, on the grid."
     way = path.places[-1] - path.places[0]
     far = float((way**2).sum(axis=1).mean() ** 0.5)
     spacing = path.places.shape[1] ** -0.5
-    return f"In {len(path)} looks the points went {far / spacing:.1f} spacings of their grid from where they began."
+    told = f"In {len(path)} looks the points went {far / spacing:.1f} spacings of their grid from where they began."
+    outside = int(((path.places[-1] < 0) | (path.places[-1] > 1)).any(axis=1).sum())
+    return told + (f" {outside} of {len(way)} lie beyond the edge, where little is read." if outside else "")
