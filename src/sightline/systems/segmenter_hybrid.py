@@ -24,6 +24,7 @@ mIoU      see the table of docs/segmentation.md: CamVid
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
@@ -35,7 +36,7 @@ from sightline.attention import MultiHeadAttention
 from sightline.blocks.positions import GridPositions
 from sightline.blocks.transformer import FeedForward, PreNormLayer
 from sightline.systems.efficientnet_lite import efficientnet_lite0
-from sightline.systems.segmenter import decoder_of, enlarged, padded, pixel_loss
+from sightline.systems.segmenter import MaskTransformer, decoder_of, enlarged, padded, pixel_loss
 
 CELL, FINE = 16, 4  # pixels a side of the Transformer's patches, and of the cells that class tokens are compared with
 # blocks of Lite0 after which the features of a stride are complete, and their channels
@@ -165,11 +166,11 @@ class SegmenterHybrid(nn.Module, PyTorchModelHubMixin):
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch {self.classes} rows columns"]:
         """Gives the class scores of each cell of 4 x 4 pixels; the last ones of a side may be padding."""
-        stages = self.features(padded(images, 32))
+        stages, decoder = self.features(padded(images, 32)), cast(MaskTransformer, self.decoder)  # or linear, alike
         patches = self.patches(stages)
-        read, named = self.decoder.read(patches.flatten(2).transpose(1, 2))
+        read, named = decoder.read(patches.flatten(2).transpose(1, 2))
         cells = self.refine(read.transpose(1, 2).unflatten(2, patches.shape[-2:]), stages)
-        scores = self.decoder.compare(cells.flatten(2).transpose(1, 2), named)
+        scores = decoder.compare(cells.flatten(2).transpose(1, 2), named)
         return scores.transpose(1, 2).unflatten(2, cells.shape[-2:])
 
     def forward(
