@@ -16,6 +16,7 @@ from sightline.lens.record import record
 from sightline.systems.segmenter import Segmenter
 from sightline.systems.segmenter_hybrid import SegmenterHybrid
 from sightline.tasks import segment as task
+from sightline.tasks.drawn_street import drawn_street
 from sightline.tasks.segment import SegmentError, open_segmenter, segment
 
 CLASSES = ("sky", "road", "tree", "car")
@@ -194,3 +195,13 @@ def test_class_maps_have_the_shape_of_the_picture_and_are_shares(folder: Path) -
     assert maps.shape[2] == pytest.approx(2 * maps.shape[1], abs=1)
     whole = maps.sum(axis=(1, 2))
     assert ((whole > 0) & (whole < 1)).all()  # the rest went to other class tokens
+
+
+def test_the_drawn_street_is_the_same_street_again_and_segmented_like_any_picture(hybrid: Path) -> None:
+    street = drawn_street(120)
+    assert street.size == (160, 120)
+    assert np.array_equal(np.asarray(street), np.asarray(drawn_street(120)))
+    assert not np.array_equal(np.asarray(street), np.asarray(drawn_street(120, seed=1)))
+    top, bottom = np.asarray(street, dtype=float)[3].mean(axis=0), np.asarray(street, dtype=float)[-3].mean(axis=0)
+    assert top[2] > 1.3 * bottom[2]  # sky above, road below
+    assert segment(street, system=hybrid).mask.shape == (120, 160)

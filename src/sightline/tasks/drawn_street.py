@@ -24,9 +24,9 @@ def drawn_street(height: int = 360, seed: int = 0) -> Image.Image:
     for depth in (0.16, 0.34, 0.62):
         _tree(pen, x + 0.74 * width * depth, y + 0.14 * height * depth, height * depth, random)
         _post(pen, x - 0.63 * width * depth, y + 0.2 * height * depth, height * depth)
-    _car(pen, x + 0.13 * width, y + 0.13 * height, 62 * scale, (158, 34, 32))
-    _car(pen, x - 0.12 * width, y + 0.08 * height, 40 * scale, (40, 52, 92))
-    _rider(pen, x - 0.22 * width, y + 0.24 * height, 70 * scale)
+    _car(pen, x + 0.08 * width, y + 0.13 * height, 62 * scale, (158, 34, 32))
+    _car(pen, x - 0.07 * width, y + 0.08 * height, 40 * scale, (40, 52, 92))
+    _rider(pen, x - 0.13 * width, y + 0.24 * height, 70 * scale)
     pixels = np.asarray(paper.filter(ImageFilter.GaussianBlur(0.8 * scale)), dtype=np.float32)
     grain = random.normal(0, 5, pixels.shape) + random.normal(0, 5, (height, width, 1))
     shade = np.linspace(1.04, 0.9, width)[None, :, None]

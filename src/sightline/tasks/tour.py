@@ -102,6 +102,14 @@ def _ps_vit() -> Iterator[Stop]:
     yield _timed("ps_vit", "look", asked, picture, "", partial(look, picture, model="ps_vit"))
 
 
+def _segmenter_hybrid() -> Iterator[Stop]:
+    from sightline.tasks.drawn_street import drawn_street
+    from sightline.tasks.segment import segment
+
+    picture = drawn_street()
+    yield _timed("segmenter_hybrid", "segment", "What is where?", picture, "", partial(segment, picture))
+
+
 def _show_attend_tell() -> Iterator[Stop]:
     from sightline.tasks.caption import caption
 
@@ -155,4 +163,5 @@ _STOPS: dict[str, Callable[[], Iterator[Stop]]] = {
     "ps_vit": _ps_vit,
     "vit": _vit,
     "dino": _dino,
+    "segmenter_hybrid": _segmenter_hybrid,
 }
