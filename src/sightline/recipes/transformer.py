@@ -88,7 +88,9 @@ class Recipe(seq2seq.Recipe):
         with plain:
             return super().training_step(batch, number)
 
-    def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: Any = None, **ignored: Any) -> None:
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
         # Lightning refuses to clip for a fused Adam in mixed precision, lest gradients be scaled; in bfloat16 none are
         if gradient_clip_val:
             nn.utils.clip_grad_norm_(self.system.parameters(), gradient_clip_val)
