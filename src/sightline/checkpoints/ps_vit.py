@@ -59,13 +59,14 @@ def convert(state: Mapping[str, Tensor], config: Mapping[str, Any], **overrides:
     kernels = [require(state, f"stem.{name}.weight", 4) for name in ("0", "4.conv1", "4.conv3", "5.conv1")]
     iterations = count_layers(state, "ps_layers.")
     further = count_layers(state, "trans_layers.")
+    heads = choose_heads(head.shape[1], overrides, config)
     shown = {
         "image_size": image_size,
         "points": points,
         "iterations": iterations,
         "dim": head.shape[1],
         "depth": iterations + further,
-        "heads": choose_heads(head.shape[1], overrides, config),
+        "heads": heads,
         "hidden": len(require(state, "ps_layers.0.transformer_layer.mlp.fc1.weight", 2)),
         "stem": tuple(len(kernel) for kernel in kernels),
         "classes": len(head),
@@ -74,7 +75,7 @@ def convert(state: Mapping[str, Tensor], config: Mapping[str, Any], **overrides:
     renamed = rename(state, names)
     if scale == "width":  # one factor of all queries, which have no bias, does the same
         queries = [name for name in renamed if name.endswith(".attention.query.weight")]
-        renamed |= {name: renamed[name] * shown["heads"] ** -0.5 for name in queries}
+        renamed |= {name: renamed[name] * heads**-0.5 for name in queries}
     return Converted(PSViT, settle(PSViT, shown, overrides), renamed)
 
 
