@@ -61,8 +61,9 @@ def figure(card: dict[str, Any]) -> str:
 
 
 def _what(card: dict[str, Any]) -> str:
-    size = f"{card['bytes'] / 1e6:.1f} MB"
-    return f"{size}, {card['image_size']} px" if "image_size" in card else size
+    size, side = f"{card['bytes'] / 1e6:.1f} MB", card.get("image_size")
+    sides = " x ".join(str(one) for one in side) if isinstance(side, list) else side
+    return f"{size}, {sides} px" if side else size
 
 
 def _chance(card: dict[str, Any]) -> str:
