@@ -31,6 +31,10 @@ class Layout(NamedTuple):
         """Gives the layouts of some canvases."""
         return Layout(*(part[indices] for part in self))
 
+    def to(self, device: torch.device | str) -> "Layout":
+        """Moves it to another device."""
+        return Layout(*(part.to(device) for part in self))
+
 
 def draw_layout(
     count: int, *, side: int, pieces: int = 0, pool: int = 1, generator: torch.Generator | None = None
@@ -90,6 +94,7 @@ class Canvases:
         self.kind, self.side, self.classes = kind, side, read.classes
         self.pieces = max(1, 4 + (side - 60) // 10) if kind == "cluttered" else 0  # the paper's 4 at 60, 8 at 100
         self.digits, self.labels = torch.from_numpy(read.pixels), torch.from_numpy(read.labels)
+        self._pool = self.digits  # the same digits on the device where canvases were last laid out
         self.layout = None if split == "train" else self.draw(len(self), torch.Generator().manual_seed(seed))
 
     def __len__(self) -> int:
@@ -102,8 +107,10 @@ class Canvases:
     def canvases(
         self, digits: UInt8[Tensor, "batch 28 28"], layout: Layout
     ) -> UInt8[Tensor, "batch 1 {self.side} {self.side}"]:
-        """Lays out digits, with clutter out of this collection."""
-        return draw_canvas(digits, self.digits, layout, self.side)
+        """Lays out digits, with clutter out of this collection, on the device of the digits."""
+        if self._pool.device != digits.device:
+            self._pool = self.digits.to(digits.device)
+        return draw_canvas(digits, self._pool, layout.to(digits.device), self.side)
 
 
 def open_canvases(spec: str, split: str) -> Canvases:

@@ -37,7 +37,8 @@ class Order:
 
     def __getitem__(self, step: int) -> np.ndarray:
         places = np.arange(step * self.batch, (step + 1) * self.batch)
-        return np.array([self._epoch(int(p // self.length))[p % self.length] for p in places])
+        epochs, within = np.divmod(places, self.length)
+        return np.concatenate([self._epoch(int(epoch))[within[epochs == epoch]] for epoch in np.unique(epochs)])
 
 
 class Share:

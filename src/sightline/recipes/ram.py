@@ -79,9 +79,10 @@ class Recipe(lightning.LightningModule):
         return self.system
 
     def training_step(self, batch: dict[str, Tensor], number: int) -> Tensor:
-        digits, canvases = batch["digits"].cpu(), self.canvases
+        digits, canvases = batch["digits"], self.canvases
         assert canvases is not None, "a recipe around saved weights measures, and does not train"
-        images = canvases.canvases(digits, canvases.draw(len(digits))).to(self.device)
+        # drawn by the CPU's generator, so that every device sees the same canvases, and laid out where they are read
+        images = canvases.canvases(digits, canvases.draw(len(digits)))
         return self.system.loss({"images": normalised(images), "labels": batch["labels"]})["loss"]
 
     def validation_step(self, batch: dict[str, Tensor], number: int) -> None:
