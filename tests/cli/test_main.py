@@ -54,6 +54,13 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"sightline {sightline.__version__}\n"
 
 
+def test_it_runs_as_a_module() -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "sightline.cli.main", "--version"], capture_output=True, text=True, check=True
+    )
+    assert told.stdout.startswith("sightline ")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
