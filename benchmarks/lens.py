@@ -251,7 +251,7 @@ def heading(given: argparse.Namespace) -> str:
     memory = {"default": "the system's allocator as it is", "kept": "glibc told to keep freed memory"}[given.allocator]
     what = f"cpu ({platform.machine()}, {given.threads} threads), {given.dtype}, {memory}"
     if given.device != "cpu":
-        what = f"{torch.cuda.get_device_name()}, {given.dtype}, nothing else on it"
+        what = f"{torch.cuda.get_device_name()}, {given.dtype}"
     return (
         f"torch {torch.__version__}, transformers {transformers_version}, {what}; "
         "times are relative to the plain SDPA forward of the same round.\n\n"
