@@ -1,5 +1,7 @@
 """Sums and collections over all processes of a run; with one process they are the tensor itself."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch import distributed as dist
@@ -20,11 +22,27 @@ def summed(tensor: Tensor) -> Tensor:
     return total
 
 
+class _Gather(torch.autograd.Function):
+    """Joins rows; backwards, the gradients that all processes have for them are added up."""
+
+    @staticmethod
+    def forward(context: Any, rows: Tensor) -> Tensor:
+        parts = [torch.empty_like(rows) for _ in range(processes())]
+        dist.all_gather(parts, rows.contiguous())
+        context.count = len(rows)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        dist.all_reduce(total)
+        return total[dist.get_rank() * context.count :][: context.count]
+
+
 def gathered(tensor: Tensor) -> Tensor:
-    """Joins a tensor's rows of all processes, in their order; the gradient flows to this process's own rows."""
-    if processes() == 1:
-        return tensor
-    parts = [torch.empty_like(tensor) for _ in range(processes())]
-    dist.all_gather(parts, tensor.detach().contiguous())
-    parts[dist.get_rank()] = tensor
-    return torch.cat(parts)
+    """Joins a tensor's rows of all processes, in their order; every process has as many.
+
+    The gradient flows back to the rows of all of them, so that averaged over the processes, as a trainer does, it is
+    that of the mean of their losses.
+    """
+    return tensor if processes() == 1 else _Gather.apply(tensor)

@@ -24,6 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sightline.objectives.across import gathered
 from sightline.systems.backbones import Backbone, backbone_of, encode_views, projector, unit, width_of
 
 
@@ -97,12 +98,13 @@ class DeepCluster(nn.Module, PyTorchModelHubMixin):
         losses = []
         known = self.assigned[0, indices] >= 0
         for number in range(len(self.clusters)):
-            scores = z[:, known] @ self.get_buffer(f"centres_{number}").T.clone() / self.temperature
+            with torch.autocast(z.device.type, enabled=False):
+                scores = z[:, known] @ self.get_buffer(f"centres_{number}").T.clone() / self.temperature
             target = self.assigned[number, indices[known]].expand(len(z), -1)
             if known.any():
-                losses.append(F.cross_entropy(scores.float().flatten(0, 1), target.flatten()))
+                losses.append(F.cross_entropy(scores.flatten(0, 1), target.flatten()))
         if self.training:
-            self.memory[indices] = z[0].detach().to(self.memory.dtype)
+            self.memory[gathered(indices)] = gathered(z[0].detach()).to(self.memory.dtype)
         return {"loss": torch.stack(losses).mean() if losses else 0.0 * z.sum()}
 
     @torch.no_grad()

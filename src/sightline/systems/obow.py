@@ -39,7 +39,7 @@ def bag_of_words(
     """
     places = grid.flatten(2).transpose(1, 2).float()  # (batch, places, dim)
     with torch.autocast(grid.device.type, enabled=False):
-        apart = torch.cdist(places, words.float()[None]).square()
+        apart = torch.cdist(places.flatten(0, 1), words.float()).square().unflatten(0, places.shape[:2])
     soft = F.softmax(-sharpness * apart, dim=2)
     bag = soft.amax(dim=1)
     return bag / bag.sum(dim=1, keepdim=True), apart.amin(dim=2).mean()
@@ -104,8 +104,8 @@ class OBoW(nn.Module, PyTorchModelHubMixin):
         if not self.distance:  # before the first batch: no words yet but noise of another size
             self.words.copy_(fresh[torch.arange(len(self.words), device=fresh.device) % len(fresh)])
             self.words.add_(0.01 * fresh.std() * torch.randn_like(self.words))
-            apart = torch.cdist(grid.flatten(2).transpose(1, 2), self.words[None]).square()
-            self.distance.copy_(apart.amin(dim=2).mean().clamp_min(1e-6))
+            apart = torch.cdist(grid.flatten(2).transpose(1, 2).flatten(0, 1), self.words).square()
+            self.distance.copy_(apart.amin(dim=1).mean().clamp_min(1e-6))
         places = (self.place + torch.arange(len(fresh), device=fresh.device)) % len(self.words)
         self.words[places] = fresh.to(self.words.dtype)
         self.place.copy_((self.place + len(fresh)) % len(self.words))

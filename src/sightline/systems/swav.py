@@ -102,7 +102,9 @@ class SwAV(nn.Module, PyTorchModelHubMixin):
     def loss(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Computes the loss of swapped assignments; the first two of `batch["views"]` are the large ones."""
         views = encode_views(self.backbone, batch["views"])
-        scores = self.prototypes(unit(self.projector(views.flatten(0, 1)))).float().unflatten(0, views.shape[:2])
+        z = unit(self.projector(views.flatten(0, 1)))
+        with torch.autocast(z.device.type, enabled=False):  # codes take exp(scores / 0.05)
+            scores = self.prototypes(z).unflatten(0, views.shape[:2])
         loss = swapped(scores[:LARGE], scores[LARGE:], temperature=self.temperature, smoothness=self.smoothness)
         return {"loss": loss}
 
