@@ -41,3 +41,23 @@ def patterns(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def write_patterns() -> Callable[..., Path]:
     return write
+
+
+def tinted(kind: int, random: np.random.Generator, side: int = 32) -> np.ndarray:
+    """Light and dark blobs, which differ between pictures and within each, under a tint that tells the kind."""
+    blobs = Image.fromarray(random.normal(0, 110, (8, 8)).astype(np.float32)).resize((side, side))
+    tint = 10 * np.cos(2 * np.pi * (kind + np.arange(3)) / 3)
+    picture = 128 + np.asarray(blobs)[..., None] + tint + random.normal(0, 8, (side, side, 3))
+    return picture.clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def tints(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A collection in which neighbours at random share their blobs, and what views share is the kind."""
+    root, random = tmp_path_factory.mktemp("tints"), np.random.default_rng(0)
+    for split, count in (("train", 80), ("val", 40)):
+        for kind, name in enumerate(("amber", "green", "violet")):
+            (root / split / name).mkdir(parents=True)
+            for number in range(count):
+                Image.fromarray(tinted(kind, random)).save(root / split / name / f"{number:03d}.png")
+    return f"folder:{root}"

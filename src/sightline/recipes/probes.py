@@ -1,0 +1,191 @@
+"""How features without labels are measured: nearest neighbours, and a linear classifier, on labelled pictures."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sightline.data.labelled import Labelled, Union, open_labelled
+from sightline.data.pixels import to_square
+from sightline.data.unlabelled import UNKNOWN
+from sightline.metrics.neighbours import neighbour_accuracy
+from sightline.metrics.probe import linear_accuracy
+from sightline.systems.backbones import last_tokens
+from sightline.systems.vit import VisionTransformer
+
+HELD = "val_knn"
+MOST = 4 * 2**30  # bytes of pictures kept in memory
+LAYERS = 4  # whose class tokens the linear classifier reads, as published for ViT-S
+
+
+class Squares:
+    """A labelled collection whose pictures stay in memory as squares, once they were read (up to `MOST` bytes)."""
+
+    def __init__(self, data: Labelled) -> None:
+        self.data, self.classes, self.labels = data, data.classes, data.labels
+        self._kept, self._read = torch.empty(0, 3, 0, 0, dtype=torch.uint8), np.zeros(len(data), dtype=bool)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def image(self, index: int) -> np.ndarray:
+        return self.data.image(index)
+
+    def squares(self, indices: np.ndarray, side: int) -> Tensor:
+        """Gives pictures as bytes (n, 3, side, side)."""
+        if len(self) * 3 * side**2 > MOST:
+            return torch.stack([to_square(self.image(int(i)), side) for i in indices])
+        if self._kept.shape[-1] != side:
+            self._kept = torch.empty(len(self), 3, side, side, dtype=torch.uint8)
+            self._read[:] = False
+        for i in np.unique(indices[~self._read[indices]]):
+            self._kept[i] = to_square(self.image(int(i)), side)
+            self._read[i] = True
+        return self._kept[torch.from_numpy(indices)]
+
+
+class Pictures(Union):
+    """Labelled pictures beside the training pictures of the same collections, the bank where neighbours are sought."""
+
+    def __init__(self, spec: str, split: str) -> None:
+        opened = open_labelled(spec, split)
+        super().__init__([Squares(part) for part in opened.parts])
+        if not self.classes:
+            raise ValueError(f"{spec}: no collection with labels, by which features are measured: add one (folder:…)")
+        if split == "train":
+            self._source, self._index, self.labels = opened._source, opened._index, opened.labels
+        self.spec, self.split = spec, split
+        self._banks: tuple[Squares, ...] = ()
+
+    def banks(self) -> tuple[Labelled, ...]:
+        """Gives the training part of each collection."""
+        if self.split == "train":
+            return self.parts
+        self._banks = self._banks or tuple(Squares(part) for part in open_labelled(self.spec, "train").parts)
+        return self._banks
+
+    def measurable(self) -> list[tuple[Labelled, Labelled]]:
+        """Gives each collection with labels, beside its training part."""
+        return [(held, bank) for held, bank in zip(self.parts, self.banks(), strict=True) if len(held.classes)]
+
+    def squares(self, indices: np.ndarray, side: int) -> Tensor:
+        """Gives pictures as bytes (n, 3, side, side)."""
+        images = torch.empty(len(indices), 3, side, side, dtype=torch.uint8)
+        for number, part in enumerate(self.parts):
+            here = np.flatnonzero(self._source[indices] == number)
+            images[torch.from_numpy(here)] = part.squares(self._index[indices[here]], side)  # type: ignore[attr-defined]
+        return images
+
+
+def open_data(spec: str, split: str) -> Pictures:
+    """Opens KIND:PATH, or several joined by +, as `sightline.data.labelled.open_labelled` does."""
+    return Pictures(spec, split)
+
+
+def read_batch(data: Any, indices: np.ndarray, recipe: Any) -> dict[str, Tensor]:
+    """Reads pictures into {"images": bytes (batch, 3, side, side), "labels": (batch,), "indices": (batch,)}."""
+    images = data.squares(indices, recipe.side)
+    return {
+        "images": images,
+        "labels": torch.from_numpy(data.labels[indices]),
+        "indices": torch.from_numpy(indices).long(),
+    }
+
+
+def features_of(backbone: nn.Module, images: Tensor) -> Tensor:
+    """Gives what the linear classifier reads: the class tokens after the last four layers, or a network's features.
+
+    The last `width` columns are what neighbours are sought by.
+    """
+    if isinstance(backbone, VisionTransformer):
+        kept = last_tokens(backbone, images, LAYERS)[:, :, 0]
+        return kept.transpose(0, 1).flatten(1)
+    return backbone(images)
+
+
+@torch.inference_mode()
+def collect(recipe: Any, data: Any, most: int = 0, batch: int = 500) -> tuple[Tensor, Tensor]:
+    """Computes features (n, D) and labels (n,) by the kept network: of all labelled pictures, or `most`, evenly spread.
+
+    Raises ValueError where no picture has a label.
+    """
+    network = recipe.kept.eval()
+    labelled = np.flatnonzero(data.labels != UNKNOWN)
+    if not len(labelled):
+        raise ValueError("no picture has a label, so features cannot be measured: add a labelled collection (folder:…)")
+    chosen = labelled[np.linspace(0, len(labelled) - 1, min(most or len(labelled), len(labelled))).round().astype(int)]
+    features, labels = [], []
+    for some in np.array_split(chosen, math.ceil(len(chosen) / batch)):
+        read = read_batch(data, some, recipe)
+        features.append(features_of(network, recipe.normalised(read["images"].to(recipe.device))).float())
+        labels.append(read["labels"].to(recipe.device))
+    return torch.cat(features), torch.cat(labels)
+
+
+def figures(known: Tensor, labels: Tensor, features: Tensor, truth: Tensor, width: int) -> dict[str, Any]:
+    """Gives k-NN accuracy for the published k, "knn" (k = 20) and that of a linear classifier."""
+    near = neighbour_accuracy(features[:, -width:], truth, known[:, -width:], labels)
+    return {
+        "knn": near[20],
+        "knn_by_k": {str(k): value for k, value in near.items()},
+        # as many steps for many pictures as for 12,800 of them
+        "linear": linear_accuracy(features, truth, known, labels, batch=max(256, len(known) // 50)),
+    }
+
+
+def measure(recipe: Any, data: Pictures) -> dict[str, Any]:
+    """Measures each collection by itself against its own training pictures; the first one's figures stand for all.
+
+    Gives {"knn", "linear", "parts": [{"pictures", "known", "classes", "chance", "knn", "knn_by_k", "linear"}]}.  Raises
+    ValueError for the training pictures themselves, which would find themselves.
+    """
+    if data.split == "train":
+        raise ValueError("neighbours are sought among the training pictures: measure on split val")
+    parts = []
+    for held, bank in data.measurable():
+        known, labels = collect(recipe, bank, recipe.settings.bank)
+        features, truth = collect(recipe, held, recipe.settings.bank)
+        told = figures(known, labels, features, truth, recipe.width)
+        count = {"pictures": len(truth), "known": len(labels), "classes": len(held.classes)}
+        parts.append({**count, "chance": 1 / len(held.classes), **told})
+    biggest = max(parts, key=lambda part: part["pictures"])
+    return {"knn": biggest["knn"], "linear": biggest["linear"], "parts": parts}
+
+
+def describe(recipe: Any, data: Pictures) -> dict[str, Any]:
+    """Gives what the card says: the pictures' size, mean and deviation, and how the loss went."""
+    return {
+        "image_size": recipe.side,
+        "mean": [round(value, 4) for value in recipe.mean.flatten().tolist()],
+        "std": [round(value, 4) for value in recipe.deviation.flatten().tolist()],
+        "traced": recipe.traced,
+    }
+
+
+@torch.inference_mode()
+def draw_samples(recipe: Any, data: Pictures, path: Path, rows: int = 6, near: int = 7) -> None:
+    """Draws held-out pictures, each with its nearest neighbours among 2,000 training pictures and their cosine."""
+    from matplotlib.figure import Figure
+
+    held, bank = max(data.measurable(), key=lambda pair: len(pair[0]))
+    places = np.linspace(0, len(bank) - 1, min(2000, len(bank))).round().astype(int)
+    chosen = np.linspace(0, len(held) - 1, rows).round().astype(int)
+    known, _ = collect(recipe, bank, len(places))
+    asked = features_of(recipe.kept, recipe.normalised(read_batch(held, chosen, recipe)["images"].to(recipe.device)))
+    unit = [nn.functional.normalize(part[:, -recipe.width :].float().cpu(), dim=1) for part in (asked, known)]
+    value, place = (unit[0] @ unit[1].T).topk(min(near, len(places)), dim=1)
+    figure = Figure(figsize=(1.3 * (near + 1), 1.5 * rows), layout="constrained")
+    axes = figure.subplots(rows, near + 1)
+    for row, number in enumerate(chosen):
+        shown = [(held.image(int(number)), held.classes[held.labels[number]])]
+        for score, one in zip(value[row].tolist(), places[place[row].numpy()], strict=True):
+            shown.append((bank.image(int(one)), f"{bank.classes[bank.labels[one]]} {score:.2f}"))
+        for axis in axes[row]:
+            axis.axis("off")
+        for axis, (picture, title) in zip(axes[row], shown, strict=False):
+            axis.imshow(picture)
+            axis.set_title(title.replace("_", " "), fontsize=7)
+    figure.savefig(path, dpi=110)
