@@ -64,7 +64,8 @@ def _top(
 
 
 for _verb in (
-    tour, look, caption, ask, point, classify, glimpse, segment, translate, survey, systems, train, evaluate, reproduce, scenes,
+    tour, look, caption, ask, point, classify, glimpse, segment, translate, survey, systems, train, evaluate,
+    reproduce, scenes,
 ):  # fmt: skip
     app.command()(_verb)
 
