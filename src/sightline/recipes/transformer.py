@@ -44,7 +44,6 @@ class Settings(seq2seq.Settings):
     batch: int = 64
     rate: float = 1.5e-3
     warm: float = 0.1  # share of the steps
-    precision: str = "bf16-mixed"
 
 
 TINY: dict[str, Any] = {
@@ -56,7 +55,6 @@ TINY: dict[str, Any] = {
     "beam": 2,
     "save_every": 100,
 }
-TINY |= {"precision": "32-true"}
 TINY_SYSTEM = {"words": 120, "dim": 32, "depth": 1, "heads": 2, "hidden": 64, "dropout": 0.0}
 
 
