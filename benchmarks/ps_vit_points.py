@@ -74,16 +74,16 @@ def train_all(data: str, out: Path, arms: Sequence[str], seeds: int, processes: 
 
 
 def read_runs(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Reads what each arm measured, seed by seed; ValueError for arms of unequal seeds and for none."""
-    runs: dict[str, list[dict[str, Any]]] = {}
-    for arm in ARMS:
-        files = sorted(folder.glob(f"{arm}-*/metrics.json"), key=lambda file: int(file.parent.name.split("-")[1]))
-        if files:
-            runs[arm] = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    if len({len(found) for found in runs.values()}) != 1 or "grid4" not in runs:
-        told = {arm: len(found) for arm, found in runs.items()}
-        raise ValueError(f"{folder}: {told or 'no runs'}; expected as many seeds of each arm, grid4 among them")
-    return runs
+    """Reads what each arm measured, for the seeds that all arms have; ValueError where there are none."""
+    found: dict[str, dict[int, dict[str, Any]]] = {}
+    for file in sorted(folder.glob("*-*/metrics.json")):
+        arm, seed = file.parent.name.rsplit("-", 1)
+        found.setdefault(arm, {})[int(seed)] = json.loads(file.read_text(encoding="utf-8"))
+    seeds = sorted(set.intersection(*map(set, found.values()))) if "grid4" in found else []
+    if not seeds:
+        told = {arm: sorted(runs) for arm, runs in found.items()}
+        raise ValueError(f"{folder}: seeds {told or 'of no runs'}; expected one that all arms have, grid4 among them")
+    return {arm: [found[arm][seed] for seed in seeds] for arm in ARMS if arm in found}
 
 
 def spread(values: Sequence[float], digits: int = 1, sign: bool = False) -> str:
@@ -115,7 +115,7 @@ def tables(folder: Path, runs: dict[str, list[dict[str, Any]]]) -> list[str]:
         paired = ("", "") if arm == "grid4" else (spread(gains, 2, True), f"{sum(g > 0 for g in gains)} of {seeds}")
         seconds = statistics.median(run["seconds"] for run in found)
         lines.append(
-            f"| {TOLD[arm]} | {found[0]['parameters']:,} | {spread(top1, 2)} | {paired[0]} | {paired[1]} | {seconds} |"
+            f"| {TOLD[arm]} | {found[0]['parameters']:,} | {spread(top1, 2)} | {paired[0]} | {paired[1]} | {seconds:.0f} |"
         )
     if "box" in first["measured"]:
         blind = [run["measured"]["blind"] for found in runs.values() for run in found]
@@ -132,6 +132,8 @@ def _shares(runs: dict[str, list[dict[str, Any]]]) -> list[str]:
         "|---|" + "---:|" * (looks + 1),
     ]
     for arm, found in runs.items():
+        if arm == "looks1":  # the first look of all others
+            continue
         for part, told in (("box", "in the digit's box"), ("ink", "on its strokes")):
             each = list(zip(*(run["measured"][part] for run in found), strict=True))
             cells = [spread(values) for values in each] + [""] * (looks - len(each))
@@ -154,7 +156,7 @@ def draw(folders: dict[Path, dict[str, list[dict[str, Any]]]], file: Path) -> No
             axis.plot([place - 0.25, place + 0.25], [statistics.mean(top1)] * 2, color=COLOURS[arm], linewidth=2.5)
         axis.set_xticks(range(len(runs)), [TOLD[arm].replace(", ", ",\n").replace(" (", "\n(") for arm in runs])
         axis.tick_params(axis="x", labelsize=8, labelrotation=30)
-        axis.set(ylabel="right, % (a dot a seed, a bar the mean)", title=f"{folder.name}")
+        axis.set(ylabel="right, % (a dot a seed, a bar the mean)", title=_title(folder, runs))
     for axis, (folder, runs) in zip(axes[len(folders) :], shown, strict=True):
         for arm in ("looks4", "looks2", "random4"):
             for part, style in (("box", "-"), ("ink", "--")):
@@ -164,11 +166,16 @@ def draw(folders: dict[Path, dict[str, list[dict[str, Any]]]], file: Path) -> No
             area = 100 * runs["grid4"][0]["measured"][f"{part}_area"]
             axis.axhline(area, color="0.6", linewidth=0.9, linestyle=":")
             axis.text(1, area, f" share of the picture ({part})", fontsize=7, color="0.4", va="bottom")
-        axis.set(xlabel="look", ylabel="points on the digit, %", title=f"{folder.name}: where the points lie")
+        axis.set(xlabel="look", ylabel="points on the digit, %", title=_title(folder, runs))
         axis.set_xticks(range(1, 5))
-        axis.set_ylim(bottom=0)
-        axis.legend(fontsize=7)
+        axis.set_ylim(0, 1.4 * axis.get_ylim()[1])
+        axis.legend(fontsize=7, ncols=2, loc="upper left")
     figure.savefig(file, dpi=130)
+
+
+def _title(folder: Path, runs: dict[str, list[dict[str, Any]]]) -> str:
+    first = runs["grid4"]
+    return f"{folder.name}, {first[0]['passes']:,} pictures shown, {len(first)} seeds"
 
 
 def _line(axis: Any, found: list[dict[str, Any]], part: str, style: str, arm: str) -> None:
