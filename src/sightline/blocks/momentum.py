@@ -1,12 +1,15 @@
 """A teacher that follows its student: the same network, its weights a moving average, no gradient."""
 
 import copy
+from typing import TypeVar
 
 import torch
 from torch import nn
 
+Student = TypeVar("Student", bound=nn.Module)
 
-def teacher_of(student: nn.Module) -> nn.Module:
+
+def teacher_of(student: Student) -> Student:
     """Copies a network; the copy takes no gradients."""
     return copy.deepcopy(student).requires_grad_(False)
 
@@ -20,5 +23,6 @@ def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
     """
     if not 0 <= momentum <= 1:
         raise ValueError(f"a momentum lies in 0..1, given {momentum}")
-    slow, fast = list(teacher.parameters()), list(student.parameters())
+    slow: list[torch.Tensor] = list(teacher.parameters())
+    fast: list[torch.Tensor] = list(student.parameters())
     torch._foreach_lerp_(slow, fast, 1 - momentum)  # at once: on a GPU a launch each would cost more than the step

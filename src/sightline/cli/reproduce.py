@@ -24,6 +24,7 @@ def reproduce(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the runs and the table.")] = Path("ssl-table"),
     only: Annotated[list[str] | None, _ONLY] = None,
     table: Annotated[bool, _TABLE] = False,
+    small: Annotated[bool, typer.Option("--small", help="Small networks, for a CPU.")] = False,
     tiny: Annotated[bool, typer.Option("--tiny", help="Very small networks and measures, to see it work.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document, nothing else.")] = False,
 ) -> None:
@@ -32,7 +33,7 @@ def reproduce(
     [bold]Examples[/bold]
 
     \b
-      sightline reproduce ssl-table --data cifar10:CIFAR --budget 50000
+      sightline reproduce ssl-table --data cifar10:CIFAR --small --budget 200000
       sightline reproduce ssl-table --data cifar10:CIFAR --only dino/vit --only byol/vit
       sightline reproduce ssl-table --table --out ssl-table
 
@@ -44,16 +45,18 @@ def reproduce(
         raise Misuse(f"--budget {budget}: give a number of pictures, 1 or more")
     check_data(data, needed=not table)
     from sightline.recipes.ssl_report import found_rows, write_report
-    from sightline.recipes.ssl_table import ROWS, run_row
+    from sightline.recipes.ssl_rows import ROWS
+    from sightline.recipes.ssl_table import run_row
 
     for name in only or []:
         if name not in ROWS:
             raise Misuse(f"no row {name!r} in {what}; there are: {', '.join(ROWS)}")
+    scale = "tiny" if tiny else "small" if small else "full"
     if not table:
         hush_libraries()
         for name in only or ROWS:
             typer.echo(f"{name} …", err=True)
-            run_row(name, str(data), out, budget=budget, tiny=tiny)
+            run_row(name, str(data), out, budget=budget, scale=scale)
     rows = found_rows(out)
     written = write_report(rows, out)
     if as_json:

@@ -26,14 +26,22 @@ def neighbour_votes(
     """
     if not len(bank) or len(bank) != len(labels) or k < 1:
         raise ValueError(f"{len(bank)} features and {len(labels)} labels in the bank, {k=}: give as many, at least one")
+    near, place = _nearest(features, bank, k)
+    return _votes(near, labels[place], classes, temperature)
+
+
+def _nearest(features: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Gives the k largest cosines of each row with the bank's, largest first, and where they are."""
     bank = F.normalize(bank.float(), dim=1)
-    votes = []
+    found = []
     for some in F.normalize(features.float(), dim=1).split(1000):  # (1000, known) similarities at once
         with torch.autocast(some.device.type, enabled=False):  # near ones differ by less than half precision tells
-            near, place = (some @ bank.T).topk(min(k, len(bank)), dim=1)
-        empty = torch.zeros(len(some), classes, device=some.device)
-        votes.append(empty.scatter_add_(1, labels[place], (near / temperature).exp()))
-    return torch.cat(votes)
+            found.append((some @ bank.T).topk(min(k, len(bank)), dim=1))
+    return torch.cat([values for values, _ in found]), torch.cat([places for _, places in found])
+
+
+def _votes(near: Tensor, labels: Tensor, classes: int, temperature: float) -> Tensor:
+    return torch.zeros(len(near), classes, device=near.device).scatter_add_(1, labels, (near / temperature).exp())
 
 
 def neighbour_accuracy(
@@ -47,8 +55,9 @@ def neighbour_accuracy(
 ) -> dict[int, float]:
     """Computes the share of images whose class has the most votes, for several k; the paper reports the best, 20."""
     classes = int(max(truth.max(), labels.max())) + 1
+    near, place = _nearest(features, bank, max(ks))
     right = {}
     for k in ks:
-        votes = neighbour_votes(features, bank, labels, classes=classes, k=k, temperature=temperature)
+        votes = _votes(near[:, :k], labels[place[:, :k]], classes, temperature)
         right[k] = (votes.argmax(dim=1) == truth).double().mean().item()
     return right

@@ -77,7 +77,7 @@ class Recipe(SelfSupervised):
             for some in np.array_split(mixed, -(-self.pictures // 500)):
                 images = self.normalised(read_batch(self.data, some, self)["images"].to(self.device))
                 z = unit(self.method.projector(self.method.backbone(images)))  # type: ignore[operator]
-                self.method.memory[torch.from_numpy(some).to(self.device)] = z  # type: ignore[index,operator]
+                self.method.memory[torch.from_numpy(some).to(self.device)] = z  # type: ignore[operator]
         self.cluster(0)
 
     def moved(self, step: int) -> None:

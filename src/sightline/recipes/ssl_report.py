@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from sightline.recipes.plan import TrainingError
-from sightline.recipes.ssl_table import ROWS
+from sightline.recipes.ssl_rows import ROWS
 
 Found = dict[str, Any]
+NETWORKS = {"": "", "resnet": "ResNet", "vit": "ViT"}
 
 
 def found_rows(out: Path) -> list[Found]:
     """Reads every `row.json` below a folder, in the order of the table.
 
-    Raises ValueError where there is none, where a row is there twice, and for rows of different data or budgets, which
-    no table can compare.
+    Raises ValueError where there is none, where a row is there twice, and for rows of different data, budgets or
+    scales, which no table can compare.
     """
     rows: dict[str, Found] = {}
     for file in sorted(out.rglob("row.json")):
@@ -25,9 +26,9 @@ def found_rows(out: Path) -> list[Found]:
         rows[row["row"]] = row
     if not rows:
         raise TrainingError(f"{out}: no row is finished here; run `sightline reproduce ssl-table --data …` first")
-    given = {(row["data"], row["budget"]) for row in rows.values()}
+    given = {(row["data"], row["budget"], row["scale"]) for row in rows.values()}
     if len(given) > 1:
-        raise TrainingError(f"{out}: rows of different data or budgets: {sorted(map(str, given))}")
+        raise TrainingError(f"{out}: rows of different data, budgets or scales: {sorted(map(str, given))}")
     return [rows[name] for name in ROWS if name in rows]
 
 
@@ -53,7 +54,7 @@ def cells(rows: Sequence[Found]) -> list[list[str]]:
             f"{row['train_per_s']:,.0f}" if trains else "-",
         ]
         shares = [f"{100 * part[figure]:.1f}" for part in row["parts"] for figure in ("linear", "knn")]
-        lines.append([row["title"], row["architecture"] or "-", size, *speeds, *shares])
+        lines.append([row["title"], NETWORKS[row["architecture"]] or "-", size, *speeds, *shares])
     return lines
 
 
@@ -77,7 +78,7 @@ def draw(rows: Sequence[Found], path: Path) -> None:
     panels = len(names) + bool(traced)
     figure = Figure(figsize=(5.2 * panels, 0.3 * len(rows) + 1.6), layout="constrained")
     axes = figure.subplots(1, panels, squeeze=False)[0]
-    labels = [" ".join(filter(None, (row["title"], row["architecture"]))) for row in rows]
+    labels = [", ".join(filter(None, (row["title"], NETWORKS[row["architecture"]]))) for row in rows]
     for number, (axis, name) in enumerate(zip(axes, names, strict=False)):
         for place, row in enumerate(rows):
             part = row["parts"][number]
@@ -89,20 +90,22 @@ def draw(rows: Sequence[Found], path: Path) -> None:
         axis.set_yticks(range(len(rows)), labels if not number else [""] * len(rows))
         axis.invert_yaxis()
         axis.grid(alpha=0.25)
-    if not panels > len(names):
-        axes[0].legend(loc="lower left", fontsize=8)
-        figure.savefig(path, dpi=110)
-        return
-    axes[0].legend(loc="lower left", fontsize=8)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=2, fontsize=8)
+    if traced:
+        draw_entropies(traced, axes[-1])
+    figure.savefig(path, dpi=110)
+
+
+def draw_entropies(traced: Sequence[Found], axis: Any) -> None:
+    """Draws the entropies of DINO's teachers over their runs (the paper's figure 7)."""
     for number, row in enumerate(traced):
         steps = [step for step, _ in row["traced"]]
         for kind, style in (("each", "-"), ("mean", ":")):
             values = [told[kind] for _, told in row["traced"]]
-            label = f"{row['title']} {row['architecture']}" if kind == "each" else None
-            axes[-1].plot(steps, values, style, color=f"C{number}", label=label)
-    axes[-1].set(title="the teacher's entropy, of each answer (line)\nand of their mean (dots)", xlabel="step")
-    axes[-1].set_ylim(-0.02, 1.02)
-    axes[-1].set_ylabel("share of log K")
-    axes[-1].legend(fontsize=8)
-    axes[-1].grid(alpha=0.25)
-    figure.savefig(path, dpi=110)
+            label = f"{row['title']}, {NETWORKS[row['architecture']]}" if kind == "each" else None
+            axis.plot(steps, values, style, color=f"C{number}", label=label)
+    axis.set(title="the teacher's entropy, of each answer (line)\nand of their mean (dots)", xlabel="step")
+    axis.set_ylim(-0.02, 1.02)
+    axis.set_ylabel("share of log K")
+    axis.legend(fontsize=8)
+    axis.grid(alpha=0.25)
