@@ -113,10 +113,9 @@ def tables(folder: Path, runs: dict[str, list[dict[str, Any]]]) -> list[str]:
         top1 = [run["measured"]["top1"] for run in found]
         gains = [one - other for one, other in zip(top1, grid, strict=True)]
         paired = ("", "") if arm == "grid4" else (spread(gains, 2, True), f"{sum(g > 0 for g in gains)} of {seeds}")
-        seconds = statistics.median(run["seconds"] for run in found)
-        lines.append(
-            f"| {TOLD[arm]} | {found[0]['parameters']:,} | {spread(top1, 2)} | {paired[0]} | {paired[1]} | {seconds:.0f} |"
-        )
+        seconds = round(statistics.median(run["seconds"] for run in found))
+        cells = (TOLD[arm], f"{found[0]['parameters']:,}", spread(top1, 2), *paired, str(seconds))
+        lines.append(f"| {' | '.join(cells)} |")
     if "box" in first["measured"]:
         blind = [run["measured"]["blind"] for found in runs.values() for run in found]
         lines += ["", f"Without the digits (blind): {spread(blind)} % right.", "", *_shares(runs)]
