@@ -14,10 +14,10 @@ from torch.nn import functional as F
 from sightline.data.transduction import Transduction
 from sightline.recipes import augment, seq2seq
 from sightline.recipes.machines import check_machines
+from sightline.recipes.pairs import Pairs
 from sightline.recipes.parts import Parts
 from sightline.recipes.plan import TrainingError, command_of, new_plan
 from sightline.recipes.train import train
-from sightline.recipes.translations import Pairs
 
 # a small rate, since Adam divides the rounding errors of a vanishing gradient by themselves; nothing drawn at random
 VIT = {"steps": 6, "batch": 12, "save_every": 4, "mix": 0, "rate": 1e-4}

@@ -9,8 +9,9 @@ import torch
 from sightline.data.transduction import Transduction
 from sightline.recipes import seq2seq
 from sightline.recipes.buckets import Buckets
+from sightline.recipes.pairs import Pairs, open_data
 from sightline.recipes.train import evaluate, train
-from sightline.recipes.translations import Pairs, measure, open_data
+from sightline.recipes.translations import measure
 from sightline.systems.seq2seq import Seq2Seq
 from sightline.tasks.translate import translate
 

@@ -14,9 +14,9 @@ from sightline.cli.train import parse_settings
 from sightline.data.subwords import Subwords
 from sightline.data.transduction import Transduction
 from sightline.recipes import transformer
+from sightline.recipes.pairs import Pairs
 from sightline.recipes.plan import command_of, new_plan
 from sightline.recipes.train import train
-from sightline.recipes.translations import Pairs
 from sightline.systems.seq2seq import Seq2Seq
 from sightline.systems.transformer import Transformer
 from sightline.tasks.translate import translate

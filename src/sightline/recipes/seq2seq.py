@@ -1,6 +1,6 @@
 """Trains a recurrent translator, with or without attention.
 
-data      pairs of sentences (recipes/translations.py), cut into pieces of words that are learned from them (`words`)
+data      pairs of sentences (recipes/pairs.py), cut into pieces of words that are learned from them (`words`)
 system    systems/seq2seq.py, small by default: one table of 4000 pieces for source, target and output, 256 wide
 objective cross-entropy of the next piece with smoothed labels, teacher forced
 schedule  Adam, linear warm-up, cosine to zero; batches of sentences of similar length
@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from sightline.data.subwords import Subwords
 from sightline.recipes.averaged import averaged
-from sightline.recipes.translations import Pairs, draw_samples, measure, open_data, order, read_batch
+from sightline.recipes.pairs import Pairs, open_data
+from sightline.recipes.translations import draw_samples, measure, order, read_batch
 from sightline.systems.seq2seq import Seq2Seq
 from sightline.tasks.translate import PIECES
 

@@ -1,6 +1,6 @@
 """Trains a Transformer translator.
 
-data      pairs of sentences (recipes/translations.py), cut into pieces of words that are learned from them (`words`)
+data      pairs of sentences (recipes/pairs.py), cut into pieces of words that are learned from them (`words`)
 system    systems/transformer.py, small by default: one table of 4000 pieces for source, target and output, width 192,
           3 + 3 layers with the norms first, which bear a steep warm-up; as many parameters as recipes/seq2seq.py has
 objective cross-entropy of the next piece with smoothed labels, teacher forced
@@ -24,8 +24,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from sightline.data.subwords import Subwords
 from sightline.recipes import seq2seq
 from sightline.recipes.buckets import Buckets
+from sightline.recipes.pairs import Pairs, open_data
 from sightline.recipes.seq2seq import HELD, describe, load_beside, save_beside
-from sightline.recipes.translations import Pairs, draw_samples, measure, open_data, read_batch
+from sightline.recipes.translations import draw_samples, measure, read_batch
 from sightline.systems.transformer import Transformer
 
 # fmt: off
