@@ -28,6 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         step.offset.bias.data = torch.tensor([0.0, 0.5])
     model.save_pretrained(place)
     card = {"system": "ps_vit", "image_size": 32, "mean": [0.5] * 3, "std": [0.25] * 3, "classes": ["a", "b", "c"]}
+    card["knows"] = "three letters"
     (place / "card.json").write_text(json.dumps(card), encoding="utf-8")
     return place
 
@@ -82,6 +83,8 @@ def test_files(folder: Path, tmp_path: Path) -> None:
         assert animation.n_frames > 6
     page = (tmp_path / "deep" / "c.html").read_text("utf-8")
     assert seen.sentence.split(" Attention")[0] in page
+    assert "It knows three letters." in page
+    assert seen.summary["note"] == "It knows three letters."
     with pytest.raises(ValueError, match=r"\.html, \.gif, \.png"):
         seen.save(tmp_path / "a.tiff")
     assert "data:image/png" in seen._repr_html_()

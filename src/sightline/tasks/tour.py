@@ -63,6 +63,15 @@ def drawn_digit(side: int = 240) -> Image.Image:
     return paper.filter(ImageFilter.GaussianBlur(side / 160)).convert("RGB")
 
 
+def placed_digit(side: int = 256) -> Image.Image:
+    """Lays the drawn three, small and light, on a dimmed photograph of the package, (side, side) pixels in RGB."""
+    photograph = open_photograph(sample_photographs()[0]).resize((side * 3 // 2, side))
+    dimmed = photograph.crop((side // 4, 0, side * 5 // 4, side)).point(lambda tone: round(0.6 * tone))
+    digit = drawn_digit(side * 28 // 64).convert("L").point(lambda tone: max(0, min(255, round((232 - tone) * 1.33))))
+    dimmed.paste((250, 235, 200), (round(0.47 * side), round(0.5 * side)), digit)
+    return dimmed
+
+
 def drawn_scene(number: int = 6, side: int = 240) -> Image.Image:
     """Draws one scene of the generated world, held out from training, (side, side) pixels in RGB."""
     from sightline.data.scenes import Scenes
@@ -97,8 +106,8 @@ def _dino() -> Iterator[Stop]:
 def _ps_vit() -> Iterator[Stop]:
     from sightline.tasks.look import look
 
-    picture = sample_photographs()[0]
-    asked = "Where does it send its points, and what does it call it?"
+    picture = placed_digit()
+    asked = "Which digit lies on the photograph, and do its points find it?"
     yield _timed("ps_vit", "look", asked, picture, "", partial(look, picture, model="ps_vit"))
 
 

@@ -167,7 +167,9 @@ def _from_card(name: str, model: nn.Module, card: dict[str, Any]) -> VisionModel
     looks = card.get("look_size")
     prepare = resized(looks) if resized and looks else plain_prepare(_pair(size), *colours)
     named = tuple(names) if names else None
-    return VisionModel(name, _ready(model), prepare, named, "", _gives_features(model), resized)
+    # what a narrow classifier knows, beside which an answer about anything else means nothing
+    knows = f"It knows {card['knows']}." if "knows" in card else ""
+    return VisionModel(name, _ready(model), prepare, named, knows, _gives_features(model), resized)
 
 
 def _from_bundled(name: str) -> VisionModel:
