@@ -30,7 +30,7 @@ def translate(
     ] = None,
     system: Annotated[
         str, typer.Option("--system", "-s", help="Bundled name, a run's folder, MarianMT's folder or hub id.")
-    ] = "seq2seq",
+    ] = "transformer",
     beam: Annotated[int, typer.Option(min=1, help="Hypotheses kept at each step; 1 is greedy.")] = 5,
     length_penalty: Annotated[float, typer.Option(min=0.0, help="Score = log-probability / length ** this.")] = 1.0,
     out: Annotated[
@@ -49,7 +49,8 @@ def translate(
       echo "Zwei Kinder lachen." | sightline translate --file -
       sightline translate "Das Haus ist klein." --system Helsinki-NLP/opus-mt-de-en
 
-    The bundled system learned German captions of photographs and their English translations, and knows little else.
+    The bundled systems, transformer and seq2seq, learned German captions of photographs and their English translations,
+    and know little else.
     With --out, sentences leave a picture and a page of their alignment, files a text of as many lines; a file that was
     cut off goes on where it stopped.
     """

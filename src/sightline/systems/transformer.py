@@ -13,6 +13,7 @@ differs   norm="post" is the layer as printed, norm(x + f(x)); "pre" is x + f(no
           zero at first, which Marian's weights need. Controls: positions="none", heads=1, causal=False (the future is
           not hidden while training, so there is nothing to learn for writing).
 recipe    recipes/transformer.py
+reached   BLEU 41.3 on Multi30k German to English, test_2016_flickr, with 3.9 million parameters (recurrent: 39.6)
 """
 
 import math

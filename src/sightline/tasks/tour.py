@@ -127,9 +127,18 @@ def _show_attend_tell() -> Iterator[Stop]:
 
 
 def _seq2seq() -> Iterator[Stop]:
+    yield _translated("seq2seq")
+
+
+def _transformer() -> Iterator[Stop]:
+    yield _translated("transformer")
+
+
+def _translated(system: str) -> Stop:
     from sightline.tasks.translate import translate
 
-    yield _timed("seq2seq", "translate", "What is it in English?", None, SENTENCE, partial(translate, SENTENCE))
+    run = partial(translate, SENTENCE, system=system)
+    return _timed(system, "translate", "What is it in English?", None, SENTENCE, run)
 
 
 def _ram() -> Iterator[Stop]:
@@ -164,6 +173,7 @@ def _visual7w_pointing() -> Iterator[Stop]:
 
 _STOPS: dict[str, Callable[[], Iterator[Stop]]] = {
     "seq2seq": _seq2seq,
+    "transformer": _transformer,
     "show_attend_tell": _show_attend_tell,
     "world_captions": _world_captions,
     "visual7w": _visual7w,

@@ -90,14 +90,14 @@ class Translation:
 
 
 def open_translator(system: Any = None) -> Translator:
-    """Opens a translator: a bundled name (default "seq2seq"), a run's folder, MarianMT's folder or hub id, an open one.
+    """Opens a translator: a bundled name (default "transformer"), a run's folder, MarianMT's folder or hub id, an open one.
 
     MarianMT's are those of Helsinki-NLP, `Helsinki-NLP/opus-mt-de-en` and a thousand others, read from the hub's cache
     where there is no network. Raises `TranslationError` for anything that does not translate.
     """
     if isinstance(system, Translator):
         return system
-    name = "seq2seq" if system is None else str(system)
+    name = "transformer" if system is None else str(system)
     folder = bundled_folder(name) if name in bundled_names() else Path(name).expanduser()
     folder = folder / "weights" if (folder / "weights" / PIECES).is_file() else folder
     try:
@@ -123,7 +123,7 @@ def _checked(model: nn.Module, pieces: Pieces, name: str) -> Translator:
 
 
 def translate(text: str, *, system: Any = None, beam: int = 5, length_penalty: float = 1.0) -> Translation:
-    """Translates one sentence; the bundled "seq2seq" knows captions of photographs, German to English.
+    """Translates one sentence; the bundled "transformer" and "seq2seq" know German captions of photographs.
 
     `beam=1` is greedy. Raises `TranslationError` for an empty sentence, for one without a single known character, for
     more than 400 pieces, for a search that is none, and for an unusable system.
