@@ -90,7 +90,7 @@ class Translation:
 
 
 def open_translator(system: Any = None) -> Translator:
-    """Opens a translator: a bundled name (default "transformer"), a run's folder, MarianMT's folder or hub id, an open one.
+    """Opens a translator: a bundled name (None: "transformer"), a run or MarianMT folder, a hub id, or an open one.
 
     MarianMT's are those of Helsinki-NLP, `Helsinki-NLP/opus-mt-de-en` and a thousand others, read from the hub's cache
     where there is no network. Raises `TranslationError` for anything that does not translate.
