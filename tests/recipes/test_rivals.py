@@ -14,9 +14,10 @@ import torch
 from safetensors.torch import load_file
 
 from sightline.recipes import deepcluster, infomin, moco, swav
+from sightline.recipes.backbone import build
 from sightline.recipes.plan import NAMES
 from sightline.recipes.probes import open_data
-from sightline.recipes.self_supervised import TINY_SYSTEM, build
+from sightline.recipes.self_supervised import TINY_SYSTEM
 from sightline.recipes.train import train
 
 METHODS = ("simclr", "moco", "infomin", "byol", "barlow_twins", "swav", "deepcluster", "obow", "supervised")

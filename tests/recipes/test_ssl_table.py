@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from sightline.recipes.backbone import build
 from sightline.recipes.plan import NAMES, TrainingError, new_plan
-from sightline.recipes.self_supervised import build
 from sightline.recipes.ssl_report import cells, found_rows, heads, write_report
 from sightline.recipes.ssl_rows import ROWS, SETTINGS, SIZES
 from sightline.recipes.ssl_table import images_per_second, run_row

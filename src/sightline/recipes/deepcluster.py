@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sightline.recipes.backbone import build
 from sightline.recipes.probes import HELD, describe, draw_samples, measure, open_data, read_batch
 from sightline.recipes.self_supervised import TINY as TINY_COMMON
-from sightline.recipes.self_supervised import TINY_SYSTEM, Common, SelfSupervised, build
+from sightline.recipes.self_supervised import TINY_SYSTEM, Common, SelfSupervised
 from sightline.recipes.views import multi_crop
 from sightline.systems.backbones import unit
 from sightline.systems.deepcluster import DeepCluster

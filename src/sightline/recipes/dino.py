@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sightline.recipes.backbone import build
 from sightline.recipes.probes import HELD, describe, draw_samples, measure, open_data, read_batch
 from sightline.recipes.schedules import cosine, ramp
 from sightline.recipes.self_supervised import TINY as TINY_COMMON
-from sightline.recipes.self_supervised import TINY_SYSTEM, Common, SelfSupervised, build
+from sightline.recipes.self_supervised import TINY_SYSTEM, Common, SelfSupervised
 from sightline.recipes.views import View
 from sightline.systems.dino import DINO
 

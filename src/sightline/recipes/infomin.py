@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sightline.recipes import moco
+from sightline.recipes.backbone import build
 from sightline.recipes.probes import HELD, describe, draw_samples, measure, open_data, read_batch
-from sightline.recipes.self_supervised import TINY_SYSTEM, build
+from sightline.recipes.self_supervised import TINY_SYSTEM
 from sightline.recipes.views import View
 
 # fmt: off

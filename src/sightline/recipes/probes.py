@@ -8,91 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sightline.data.labelled import Labelled, Union, open_labelled
-from sightline.data.pixels import to_square
 from sightline.data.unlabelled import UNKNOWN
 from sightline.metrics.neighbours import neighbour_accuracy
 from sightline.metrics.probe import linear_accuracy
+from sightline.recipes.banks import Pictures, open_data, read_batch
 from sightline.systems.backbones import last_tokens
 from sightline.systems.vit import VisionTransformer
 
+__all__ = ["HELD", "collect", "describe", "draw_samples", "features_of", "measure", "open_data", "read_batch"]
 HELD = "val_knn"
-MOST = 4 * 2**30  # bytes of pictures kept in memory
 LAYERS = 4  # whose class tokens the linear classifier reads, as published for ViT-S
-
-
-class Squares:
-    """A labelled collection whose pictures stay in memory as squares, once they were read (up to `MOST` bytes)."""
-
-    def __init__(self, data: Labelled) -> None:
-        self.data, self.classes, self.labels = data, data.classes, data.labels
-        self._kept, self._read = torch.empty(0, 3, 0, 0, dtype=torch.uint8), np.zeros(len(data), dtype=bool)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def image(self, index: int) -> np.ndarray:
-        return self.data.image(index)
-
-    def squares(self, indices: np.ndarray, side: int) -> Tensor:
-        """Gives pictures as bytes (n, 3, side, side)."""
-        if len(self) * 3 * side**2 > MOST:
-            return torch.stack([to_square(self.image(int(i)), side) for i in indices])
-        if self._kept.shape[-1] != side:
-            self._kept = torch.empty(len(self), 3, side, side, dtype=torch.uint8)
-            self._read[:] = False
-        for i in np.unique(indices[~self._read[indices]]):
-            self._kept[i] = to_square(self.image(int(i)), side)
-            self._read[i] = True
-        return self._kept[torch.from_numpy(indices)]
-
-
-class Pictures(Union):
-    """Labelled pictures beside the training pictures of the same collections, the bank where neighbours are sought."""
-
-    def __init__(self, spec: str, split: str) -> None:
-        opened = open_labelled(spec, split)
-        super().__init__([Squares(part) for part in opened.parts])
-        if not self.classes:
-            raise ValueError(f"{spec}: no collection with labels, by which features are measured: add one (folder:…)")
-        if split == "train":
-            self._source, self._index, self.labels = opened._source, opened._index, opened.labels
-        self.spec, self.split = spec, split
-        self._banks: tuple[Squares, ...] = ()
-
-    def banks(self) -> tuple[Labelled, ...]:
-        """Gives the training part of each collection."""
-        if self.split == "train":
-            return self.parts
-        self._banks = self._banks or tuple(Squares(part) for part in open_labelled(self.spec, "train").parts)
-        return self._banks
-
-    def measurable(self) -> list[tuple[Labelled, Labelled]]:
-        """Gives each collection with labels, beside its training part."""
-        return [(held, bank) for held, bank in zip(self.parts, self.banks(), strict=True) if len(held.classes)]
-
-    def squares(self, indices: np.ndarray, side: int) -> Tensor:
-        """Gives pictures as bytes (n, 3, side, side)."""
-        images = torch.empty(len(indices), 3, side, side, dtype=torch.uint8)
-        for number, part in enumerate(self.parts):
-            here = np.flatnonzero(self._source[indices] == number)
-            images[torch.from_numpy(here)] = part.squares(self._index[indices[here]], side)  # type: ignore[attr-defined]
-        return images
-
-
-def open_data(spec: str, split: str) -> Pictures:
-    """Opens KIND:PATH, or several joined by +, as `sightline.data.labelled.open_labelled` does."""
-    return Pictures(spec, split)
-
-
-def read_batch(data: Any, indices: np.ndarray, recipe: Any) -> dict[str, Tensor]:
-    """Reads pictures into {"images": bytes (batch, 3, side, side), "labels": (batch,), "indices": (batch,)}."""
-    images = data.squares(indices, recipe.side)
-    return {
-        "images": images,
-        "labels": torch.from_numpy(data.labels[indices]),
-        "indices": torch.from_numpy(indices).long(),
-    }
 
 
 def features_of(backbone: nn.Module, images: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ A method is a system with `learned` (the backbone to use afterwards) and `loss(b
 says how views are made, and what happens beside the gradient step.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from sightline.data.labelled import Union
 from sightline.metrics.neighbours import neighbour_votes
 from sightline.recipes.probes import HELD, collect, features_of
 from sightline.recipes.schedules import cosine
@@ -21,7 +19,6 @@ from sightline.recipes.views import View, Views
 from sightline.recipes.vit import DEVIATION, MEAN
 from sightline.systems.backbones import width_of
 from sightline.systems.resnet import ResNet
-from sightline.systems.vit import VisionTransformer
 
 
 @dataclass(frozen=True)
@@ -46,30 +43,6 @@ class Common:
 TRACED = 50  # how often the parts of a loss are kept over a run
 TINY: dict[str, Any] = {"steps": 60, "batch": 32, "rate": 8e-3, "save_every": 30}
 TINY_SYSTEM: dict[str, Any] = {"image_size": 32, "patch": 8, "dim": 48, "depth": 2, "heads": 3}
-
-
-def build(
-    data: Union | None,
-    *,
-    image_size: int | Sequence[int] = 64,
-    patch: int = 8,
-    dim: int = 192,
-    depth: int = 6,
-    heads: int = 3,
-    blocks: Sequence[int] = (),
-    width: int = 32,
-    stem: str = "small",
-    **more: Any,
-) -> nn.Module:
-    """Builds the backbone without a head: a Vision Transformer, or a residual network where `blocks` tells its stages.
-
-    `width` and `stem` ("small": for pictures of 32 pixels) are the residual network's.
-    """
-    if blocks:
-        network = {"blocks": blocks, "width": width, "stem": stem, "image_size": image_size}
-        return ResNet(**{**network, **more, "classes": 0})
-    sizes = {"image_size": image_size, "patch": patch, "dim": dim, "depth": depth, "heads": heads}
-    return VisionTransformer(**{"positions": "dino", **sizes, **more, "classes": 0})
 
 
 class SelfSupervised(lightning.LightningModule):

@@ -13,9 +13,10 @@ from typing import Any
 
 from torch import nn
 
+from sightline.recipes.backbone import build
 from sightline.recipes.probes import HELD, describe, draw_samples, measure, open_data, read_batch
 from sightline.recipes.self_supervised import TINY as TINY_COMMON
-from sightline.recipes.self_supervised import TINY_SYSTEM, Common, SelfSupervised, build
+from sightline.recipes.self_supervised import TINY_SYSTEM, Common, SelfSupervised
 from sightline.recipes.views import View
 from sightline.systems.simclr import SimCLR
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from sightline.recipes.backbone import build
 from sightline.recipes.plan import TrainingError
 from sightline.recipes.probes import figures, open_data
-from sightline.recipes.self_supervised import build
 from sightline.recipes.ssl_rows import BATCH, ROWS, SETTINGS, SHARED, SIDE, SIZES, Row
 from sightline.recipes.train import train
 from sightline.systems.resnet import ResNet

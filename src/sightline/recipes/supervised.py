@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sightline.data.unlabelled import UNKNOWN
+from sightline.recipes.backbone import build
 from sightline.recipes.probes import HELD, describe, draw_samples, measure, open_data, read_batch
 from sightline.recipes.self_supervised import TINY as TINY_COMMON
-from sightline.recipes.self_supervised import TINY_SYSTEM, Common, SelfSupervised, build
+from sightline.recipes.self_supervised import TINY_SYSTEM, Common, SelfSupervised
 from sightline.recipes.views import View
 from sightline.systems.backbones import width_of
 

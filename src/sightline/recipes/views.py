@@ -92,7 +92,7 @@ def blurred(images: Images) -> Images:
     """Blurs each picture by a Gaussian of deviation 0.1 to 2, over a tenth of its side (SimCLR)."""
     kernel = max(3, round(images.shape[-1] / 10) // 2 * 2 + 1)
     width = torch.empty(len(images), 1).uniform_(0.1, 2.0).expand(-1, 2)
-    return gaussian_blur2d(images, (kernel, kernel), width.to(images.device))
+    return gaussian_blur2d(images, (kernel, kernel), width.to(images.device)).clamp(0, 1)
 
 
 def some(images: Images, chance: float, change: Callable[[Tensor], Tensor]) -> Images:
