@@ -1,8 +1,8 @@
 """What moving the points is worth: PS-ViT of one, two and four looks beside a fixed grid and points sent at random.
 
     python benchmarks/ps_vit_points.py train --data placed64:mnist+photographs --out runs/points/placed --seeds 5
-    python benchmarks/ps_vit_points.py train --data cifar10:cifar10 --out runs/points/cifar10 --seeds 3 \\
-        --arms grid4 looks4 steps=2000
+    python benchmarks/ps_vit_points.py train --data cifar10:cifar10 --out runs/points/cifar10 \\
+        --arms grid4 looks4 --seeds 3 steps=2000
     python benchmarks/ps_vit_points.py collect runs/points/placed runs/points/cifar10
 
 All arms have the same layers, pictures, steps and order of pictures, and the same parameters but for the offsets (98
