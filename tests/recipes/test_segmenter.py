@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from sightline.recipes import segmenter, segmenter_hybrid
 from sightline.recipes.crops import cut_some
 from sightline.recipes.pixel_batches import class_weights
 from sightline.recipes.train import evaluate, train
+from sightline.recipes.within import Within
 from sightline.systems.segmenter import VOID
 
 CLASSES = ("wall", "floor", "disc", "box")
@@ -131,6 +133,29 @@ def test_tokens_positions_norms_and_biases_do_not_decay(scenes: str) -> None:
     assert "encoder.layers.0.attention.query.weight" in names
     assert "decoder.patch_projection" in names
     assert not {n for n in names if "norm" in n or n.endswith(("bias", "class_token", "class_tokens", "table"))}
+
+
+def test_warm_up_and_decay_follow_the_steps_that_within_leaves(scenes: str) -> None:
+    """Of 3000 steps asked for, time allows 100: the warm-up is 4 steps of these, not 120, and the rate ends low."""
+    data = segmenter.open_data(scenes, "train")
+    recipe = segmenter.Recipe(
+        segmenter.build(data, **segmenter.TINY_SYSTEM), segmenter.Settings(steps=3000, rate=1.0), data
+    )
+    callback: Any = Within(recipe, 60)
+    made = recipe.configure_optimizers()
+    optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
+    trainer: Any = SimpleNamespace(fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(max_steps=3000)))
+    rates = []
+    for step in range(100):
+        rates.append(optimizer.param_groups[0]["lr"])
+        if step == 10:
+            assert rates[-1] == pytest.approx(11 / 120)  # so far nothing says that the steps are too many
+            callback.steps = 100
+            callback._set(trainer, recipe)
+        optimizer.step()
+        schedule.step()
+    assert trainer.fit_loop.epoch_loop.max_steps == 100
+    np.testing.assert_allclose(rates[11:], [(1 - step / 100) ** 0.9 for step in range(11, 100)], rtol=1e-6)
 
 
 def test_crops_show_the_labels_of_what_they_show() -> None:

@@ -138,10 +138,11 @@ class Recipe(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         settings = self.settings
         optimizer = torch.optim.AdamW(self.groups(), lr=settings.rate)
-        warm = max(1, settings.steps // 25)
 
         def share(step: int) -> float:
-            return min((step + 1) / warm, max(0.01, 1 - step / self.settings.steps) ** settings.power)
+            steps = self.settings.steps  # as many as there are by now: `within` tells them anew as the run goes on
+            warm = max(1, steps // 25)
+            return min((step + 1) / warm, max(0.01, 1 - step / steps) ** settings.power)
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -15,7 +15,7 @@ differs   Query, key and value are three maps, as everywhere here (the numbers a
           DeiT's distillation token is the ViT's first register.
           The loss is the mean over images of the mean over their labelled pixels, so processes may share a batch.
 recipe    recipes/segmenter.py; with convolutions below: systems/segmenter_hybrid.py
-mIoU      see the table of docs/segmentation.md: CamVid, from scratch, by patch and decoder
+mIoU      not measured yet from scratch; docs/segmentation.md has the commands, and what the hybrid reaches on CamVid
 """
 
 from collections.abc import Sequence
