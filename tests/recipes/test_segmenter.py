@@ -158,6 +158,20 @@ def test_warm_up_and_decay_follow_the_steps_that_within_leaves(scenes: str) -> N
     np.testing.assert_allclose(rates[11:], [(1 - step / 100) ** 0.9 for step in range(11, 100)], rtol=1e-6)
 
 
+def test_sizes_stay_where_crops_are_drawn(scenes: str) -> None:
+    """On a GPU, to hear them would be to wait for it at each step; "meta" stands for one here."""
+    data = segmenter.open_data(scenes, "train")
+    recipe = segmenter.Recipe(segmenter.build(data, **segmenter.TINY_SYSTEM), segmenter.Settings(), data)
+    batch = segmenter.read_batch(data, np.array([0, 1]), recipe)
+    moved = recipe.transfer_batch_to_device(batch, torch.device("meta"), 0)
+    assert {name: value.device.type for name, value in moved.items()} == {
+        "images": "meta",
+        "labels": "meta",
+        "sizes": "cpu",
+    }
+    assert torch.equal(moved["sizes"], batch["sizes"])
+
+
 def test_crops_show_the_labels_of_what_they_show() -> None:
     """A picture that is its own label: whatever scale and place, colour and number stay together."""
     torch.manual_seed(0)

@@ -224,6 +224,12 @@ def test_void_pixels_teach_nothing() -> None:
     assert (logits.grad.abs().sum(dim=1)[0] > 0).tolist() == [[True, False], [True, False]]
 
 
+def test_no_gpu_is_waited_for_to_look_at_labels() -> None:
+    """A "meta" tensor has no values: whatever would read some on the CPU fails."""
+    logits, labels = torch.randn(2, 3, 4, 5, device="meta"), torch.zeros(2, 4, 5, dtype=torch.long, device="meta")
+    assert {part.shape for part in pixel_loss(logits, labels).values()} == {torch.Size([])}
+
+
 @pytest.mark.parametrize("wrong", [3, 254, -1])
 def test_labels_that_are_no_class_are_refused(wrong: int) -> None:
     with pytest.raises(ValueError, match=f"from 0 to 2, or are 255 for void; given {wrong}"):

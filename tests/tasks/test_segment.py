@@ -110,6 +110,27 @@ def test_large_photographs_are_segmented_reduced(folder: Path, monkeypatch: pyte
     assert np.array_equal(found.mask[2::4, 2::4], reduced.mask)
 
 
+@pytest.mark.parametrize("which", ["folder", "hybrid"])
+def test_scales_count_too(which: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With room for 4 classes of 128 x 96 pixels, a picture of 64 x 48 is read at most at scale 2, whatever is asked.
+
+    The hybrid's short side of 64 is 4/3 of the picture's.
+    """
+    given: list[list[float]] = []
+    compute = task.class_probabilities
+
+    def watched(*args: Any, scales: list[float], **more: Any) -> torch.Tensor:
+        given.append(scales)
+        return compute(*args, scales=scales, **more)
+
+    monkeypatch.setattr(task, "class_probabilities", watched)
+    monkeypatch.setattr(task, "MOST", 4 * 128 * 96)
+    image, base = Image.effect_noise((64, 48), 60), 4 / 3 if which == "hybrid" else 1.0
+    found = segment(image, system=request.getfixturevalue(which), scales=(0.5, 1, 4))
+    assert found.mask.shape == (48, 64)
+    assert given[0] == pytest.approx([0.5 * base, base, 2.0])
+
+
 def test_a_linear_decoder_names_pixels_without_attention(tmp_path: Path) -> None:
     found = segment(sample_photographs()[0], system=save(tmp_path, small(decoder_depth=0)))
     assert found.attention is None

@@ -19,11 +19,12 @@ def cut_some(
 ) -> tuple[Float[Tensor, "batch 3 rows columns"], Int[Tensor, "batch rows columns"]]:
     """Scales each picture evenly between `scales`, cuts a crop (height, width) at random and mirrors half of them.
 
-    `sizes` are the pictures' own (height, width), beyond which a batch is filled up; scale 1 is a short side of `short`
+    `sizes` are the pictures' own (height, width), beyond which a batch is filled up, best on the CPU, for which no GPU
+    must be waited for; scale 1 is a short side of `short`
     pixels, or for 0 the picture's own.  A crop larger than the picture
     ends in zeros and void at the right and at the bottom, as in Segmenter's training (mmsegmentation's pipeline).
     """
-    count, device, sizes = len(images), images.device, sizes.cpu()
+    count, device, sizes = len(images), images.device, sizes.cpu()  # where all is drawn
     scale = torch.empty(count, 1).uniform_(*scales)
     if short:
         scale = scale * short / sizes.amin(dim=1, keepdim=True)

@@ -100,14 +100,16 @@ class Recipe(lightning.LightningModule):
         """The network to save: the averaged one."""
         return self.average.module
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        # crops are drawn on the CPU, which would wait for the GPU to hear sizes that it knew
+        return super().transfer_batch_to_device(batch, device, dataloader_idx) | {"sizes": batch["sizes"]}
+
     def training_step(self, batch: dict[str, Tensor], number: int) -> Tensor:
         settings = self.settings
         images = augment.jitter_colours(batch["images"].float() / 255, settings.colours)
-        scales = (settings.smallest, settings.largest)
+        sizes, scales = batch["sizes"], (settings.smallest, settings.largest)
         images = normalised(255 * images, self.scaling)
-        images, labels = cut_some(
-            images, batch["labels"], batch["sizes"], crop=self.window, scales=scales, short=settings.short
-        )
+        images, labels = cut_some(images, batch["labels"], sizes, crop=self.window, scales=scales, short=settings.short)
         return self.system.loss({"images": images, "labels": labels, "weights": self.weights})["loss"]  # type: ignore[operator]
 
     def optimizer_step(self, *given: Any, **named: Any) -> None:

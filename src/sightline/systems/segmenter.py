@@ -157,11 +157,12 @@ def pixel_loss(
     """Computes the cross-entropy of labelled pixels, and the share named rightly; each image counts the same.
 
     `weights` say how much a pixel of each class counts in the loss.  An image without labelled pixels adds nothing.
-    Raises ValueError for labels that are no class.
+    Raises ValueError for labels that are no class, on the CPU; to look would make it wait for a GPU at each step, and
+    there torch itself stops at them.
     """
     labelled = labels != VOID
-    if bool((labelled & ((labels < 0) | (labels >= logits.shape[1]))).any()):
-        wrong = labels[labelled & ((labels < 0) | (labels >= logits.shape[1]))]
+    wrong = labels[labelled & ((labels < 0) | (labels >= logits.shape[1]))] if labels.device.type == "cpu" else ()
+    if len(wrong):
         raise ValueError(f"labels go from 0 to {logits.shape[1] - 1}, or are {VOID} for void; given {int(wrong[0])}")
     each = F.cross_entropy(logits.float(), labels.long(), weight=weights, ignore_index=VOID, reduction="none")
     count = labelled.sum(dim=(1, 2)).clamp_min(1)

@@ -28,7 +28,7 @@ from sightline.systems.segmenter import MaskTransformer, Segmenter
 from sightline.systems.segmenter_hybrid import SegmenterHybrid
 
 DEFAULT = "segmenter_hybrid"
-MOST = 1 << 27  # numbers (classes x pixels) computed at once; larger photographs are segmented reduced
+MOST = 1 << 27  # numbers (classes x pixels) computed at once: larger photographs, and scales, are brought down to them
 # what the published variant.yml calls its data and its scaling of the channels
 _PUBLISHED: dict[str, tuple[Sequence[str], np.ndarray]] = {
     "ade20k": (ade20k.CLASSES, ade20k.PALETTE),
@@ -222,7 +222,8 @@ def segment(
     """Names every pixel of one photograph, and keeps where each class's token looked.
 
     `image` is a path, a PIL image, an array or a tensor; `system` is as in `open_segmenter`.  The picture is read in
-    overlapping windows whose logits are averaged; chances are averaged over `scales`, and mirrored with `flip`.  Raises
+    overlapping windows whose logits are averaged; chances are averaged over `scales`, and mirrored with `flip`.  What
+    would be more than 134 million numbers (classes x pixels) of a photograph or at a scale is reduced to them.  Raises
     SegmentError for an unusable system or scale, and PhotographError for a picture that cannot be opened.
     """
     if not scales or not all(0.1 <= scale <= 4 for scale in scales):
@@ -256,12 +257,13 @@ def _named(
     if room < 1:
         photograph = photograph.resize([max(1, int(side * room**0.5)) for side in size], Image.Resampling.LANCZOS)
     base = opened.short / min(photograph.size) if opened.short else 1.0
+    largest = (MOST / (photograph.width * photograph.height * len(opened.classes))) ** 0.5
     chances = class_probabilities(
         opened.system,
         opened.pixels(photograph),
         window=opened.window,
         stride=opened.stride,
-        scales=[base * scale for scale in scales],
+        scales=[min(base * scale, largest) for scale in scales],
         mirrored=flip,
     )
     chance, mask = (values[0].cpu().numpy() for values in chances.max(dim=1))
