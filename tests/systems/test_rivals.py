@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sightline.objectives.contrastive import info_nce, nt_xent
+from sightline.systems.backbones import grid_of
 from sightline.systems.barlow_twins import BarlowTwins, redundancy
 from sightline.systems.byol import BYOL, regression
 from sightline.systems.deepcluster import DeepCluster, spherical_kmeans
 from sightline.systems.moco import MoCo
-from sightline.systems.obow import OBoW, bag_of_words
+from sightline.systems.obow import OBoW, bag_of_words, local_words, squared_distances
 from sightline.systems.simclr import SimCLR
 from sightline.systems.swav import SwAV, sinkhorn, swapped
 
@@ -90,18 +91,60 @@ def test_redundancy_and_codes_written_out() -> None:
 def test_bags_of_words_written_out() -> None:
     torch.manual_seed(0)
     grid, words = torch.randn(2, 4, 3, 2), torch.randn(5, 4)
-    bag, distance = bag_of_words(grid, words, 0.7)
-    nearest = []
+    bag = bag_of_words(squared_distances(grid, words), 0.7)
     for picture in range(2):
         largest = [0.0] * 5
         for row in range(3):
             for column in range(2):
                 apart = [float((grid[picture, :, row, column] - word).square().sum()) for word in words]
-                nearest.append(min(apart))
                 soft = [math.exp(-0.7 * value) for value in apart]
                 largest = [max(a, b / sum(soft)) for a, b in zip(largest, soft, strict=True)]
         torch.testing.assert_close(bag[picture], torch.tensor(largest) / sum(largest))
-    assert abs(float(distance) - sum(nearest) / len(nearest)) < 1e-4
+
+
+def test_the_loss_of_bags_written_out() -> None:
+    model = make(OBoW, entries=5).train()
+    views = batch_of(torch.randn(3, 3, 16, 16))["views"]
+    model.loss({"views": views})  # makes the vocabulary
+    words, place, distance = model.words.clone(), int(model.place), float(model.distance)
+    with torch.no_grad():
+        grid = grid_of(model.teacher, views[0])
+        told = [model.student(crop) for crop in (torch.cat(views[1:3]), views[3])]  # large ones, then the small one
+        weights = F.normalize(model.weights(F.normalize(words, dim=1)), dim=1)
+    apart = [[[(here - word).square().sum() for word in words] for here in one.flatten(1).T] for one in grid]
+    nearest = [float(min(row)) for one in apart for row in one]
+    distance += 0.01 * (sum(nearest) / len(nearest) - distance)  # moves before it is used, as published
+    total = 0.0
+    for number, features in enumerate(torch.cat(told)):
+        bag = torch.zeros(5)
+        for row in apart[number % 3]:
+            bag = torch.maximum(bag, torch.softmax(-15 / distance * torch.stack(row), dim=0))
+        scores = torch.stack([8 * features @ weight for weight in weights])  # features keep their length
+        total -= float((bag / bag.sum() * (scores - scores.exp().sum().log())).sum())
+    torch.manual_seed(1)
+    assert float(model.loss({"views": views})["loss"].detach()) == pytest.approx(total / 9, rel=1e-4)
+    torch.manual_seed(1)
+    fresh = local_words(grid)  # words join after the loss, over the oldest
+    places = [(place + number) % 5 for number in range(3)]
+    torch.testing.assert_close(model.words[places], fresh)
+    others = [number for number in range(5) if number not in places]
+    assert torch.equal(model.words[others], words[others])
+
+
+def test_words_are_means_of_the_places_around_one() -> None:
+    grid = torch.randn(2, 3, 4, 3)
+    near = [
+        (slice(max(0, row - 1), row + 2), slice(max(0, column - 1), column + 2))
+        for row in range(4)
+        for column in range(3)
+    ]
+    means = torch.stack([grid[:, :, rows, columns].mean(dim=(2, 3)) for rows, columns in near])
+    seen = set()
+    for _ in range(60):
+        apart = (local_words(grid) - means).abs().amax(dim=2)  # (places, pictures)
+        assert float(apart.amin(dim=0).max()) < 1e-5
+        seen.add(int(apart[:, 0].argmin()))
+    assert len(seen) > 8
 
 
 def test_clusters_are_found_and_kept() -> None:

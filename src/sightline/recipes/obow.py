@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from sightline.recipes.backbone import build
-from sightline.recipes.probes import HELD, describe, draw_samples, measure, open_data, read_batch
+from sightline.recipes.probes import HELD, agree, describe, draw_samples, measure, open_data, read_batch
 from sightline.recipes.schedules import cosine
 from sightline.recipes.self_supervised import TINY as TINY_COMMON
 from sightline.recipes.self_supervised import TINY_SYSTEM, Common, SelfSupervised
@@ -23,7 +23,7 @@ from sightline.systems.obow import OBoW
 
 # fmt: off
 __all__ = [
-    "HELD", "TINY", "TINY_SYSTEM", "Recipe", "Settings", "build", "describe",
+    "HELD", "TINY", "TINY_SYSTEM", "Recipe", "Settings", "agree", "build", "describe",
     "draw_samples", "measure", "open_data", "read_batch",
 ]
 # fmt: on
@@ -40,7 +40,8 @@ class Settings(Common):
     blur: float = 1.0  # the paper's chance of blur, times this: 0 for pictures of 32 pixels
     momentum: float = 0.99  # of the teacher at first; 1 at the end
     entries: int = 4096
-    sharpness: float = 10.0
+    sharpness: float = 10.0  # the paper's ResNet-50: 15
+    scale: float = 8.0
 
 
 TINY = {**TINY_COMMON, "entries": 128, "crops": 4, "blur": 0.0, "momentum": 0.9}
@@ -61,7 +62,8 @@ class Recipe(SelfSupervised):
         if settings.crops:
             small = settings.small or side // 2
             views.append(View(side=small, scale=(settings.least, between), blur=blur, count=settings.crops))
-        method = OBoW(backbone=system, entries=settings.entries, sharpness=settings.sharpness)
+        given = {"sharpness": settings.sharpness, "scale": settings.scale}
+        method = OBoW(backbone=system, entries=settings.entries, **given)
         super().__init__(system, settings, data, method=method, views=views)
 
     def moved(self, step: int) -> None:
