@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from sightline.recipes.backbone import build
-from sightline.recipes.probes import HELD, describe, draw_samples, measure, open_data, read_batch
+from sightline.recipes.plan import TrainingError
+from sightline.recipes.probes import HELD, agree, describe, draw_samples, measure, open_data, read_batch
 from sightline.recipes.self_supervised import TINY as TINY_COMMON
 from sightline.recipes.self_supervised import TINY_SYSTEM, Common, SelfSupervised
 from sightline.recipes.views import multi_crop
@@ -25,7 +26,7 @@ from sightline.systems.deepcluster import DeepCluster
 
 # fmt: off
 __all__ = [
-    "HELD", "TINY", "TINY_SYSTEM", "Recipe", "Settings", "build", "describe",
+    "HELD", "TINY", "TINY_SYSTEM", "Recipe", "Settings", "agree", "build", "describe",
     "draw_samples", "measure", "open_data", "read_batch",
 ]
 # fmt: on
@@ -70,7 +71,13 @@ class Recipe(SelfSupervised):
         return {"indices": batch["indices"]}
 
     def on_train_start(self) -> None:
-        """Remembers every picture as it is, and clusters them, before the first step."""
+        """Remembers every picture as it is, and clusters them, before the first step.
+
+        Raises ValueError for fewer pictures than clusters, of which none would ever be made.
+        """
+        count, clusters = self.pictures, self.settings.clusters
+        if count < clusters:
+            raise TrainingError(f"{count} pictures cannot make clusters={clusters}: give more, or ask for fewer")
         if self.global_step:
             return
         mixed = np.random.default_rng(self.settings.seed).permutation(self.pictures)  # batch norms need all kinds

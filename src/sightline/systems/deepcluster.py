@@ -95,17 +95,16 @@ class DeepCluster(nn.Module, PyTorchModelHubMixin):
         """
         views, indices = encode_views(self.backbone, batch["views"]), batch["indices"]
         z = unit(self.projector(views.flatten(0, 1))).unflatten(0, views.shape[:2])
-        losses = []
-        known = self.assigned[0, indices] >= 0
+        losses, assigned = [], self.assigned[:, indices]
+        known = (assigned[0] >= 0).sum().clamp_min(1) * len(z)  # a tensor, so that nothing waits for the GPU
         for number in range(len(self.clusters)):
             with torch.autocast(z.device.type, enabled=False):
-                scores = z[:, known] @ self.get_buffer(f"centres_{number}").T.clone() / self.temperature
-            target = self.assigned[number, indices[known]].expand(len(z), -1)
-            if known.any():
-                losses.append(F.cross_entropy(scores.flatten(0, 1), target.flatten()))
+                scores = z @ self.get_buffer(f"centres_{number}").T.clone() / self.temperature
+            target = assigned[number].expand(len(z), -1).flatten()
+            losses.append(F.cross_entropy(scores.flatten(0, 1), target, ignore_index=-1, reduction="sum") / known)
         if self.training:
             self.memory[gathered(indices)] = gathered(z[0].detach()).to(self.memory.dtype)
-        return {"loss": torch.stack(losses).mean() if losses else 0.0 * z.sum()}
+        return {"loss": torch.stack(losses).mean()}
 
     @torch.no_grad()
     def cluster(self, generator: torch.Generator | None = None) -> int:
