@@ -138,6 +138,15 @@ def test_no_gradient_reaches_the_teacher_and_all_of_the_student_learns() -> None
     assert told["mean"] >= told["each"] - 1e-5  # entropy is concave
 
 
+def test_scores_of_bfloat16_features_are_float32() -> None:
+    head = dino.UnitLinear(dim=4, out=3)
+    features = torch.randn(2, 4).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = head(features)
+    assert scores.dtype == torch.float32
+    torch.testing.assert_close(scores, features.float() @ (head.direction / head.direction.norm(dim=1, keepdim=True)).T)
+
+
 def test_the_centre_moves_after_the_loss_and_only_in_training() -> None:
     one, other = tiny(), tiny(centre_momentum=0.5)
     batch = {"views": views()}

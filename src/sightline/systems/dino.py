@@ -47,7 +47,7 @@ class UnitLinear(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch out"]:
         with torch.autocast(x.device.type, enabled=False):  # the teacher's scores are divided by 0.04
-            return F.linear(x, self.length * F.normalize(self.direction, dim=1))
+            return F.linear(x.float(), self.length * F.normalize(self.direction, dim=1))
 
 
 class DINOHead(nn.Module):

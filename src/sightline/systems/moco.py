@@ -7,7 +7,9 @@ idea      Negatives need not come from the batch: a queue keeps the keys of many
           Version 2 takes SimCLR's projection and blur.
 flow      view 1 (B, 3, S, S) -> query network -> q (B, out);  view 2 -> key network -> k (B, out)
           -> InfoNCE of q against k and the queue (out, entries) -> k joins the queue, the oldest leave it
-differs   No shuffling of batch statistics across GPUs: on several, batch norms are synchronised by the trainer.
+differs   No shuffling of batch statistics across GPUs: on several, batch norms are synchronised by the trainer.  So the
+          batch norms of a residual network, on one GPU or many, see queries and keys of the same pictures, and their
+          statistics can give the right key away (what the paper shuffles against).  A transformer has none.
           InfoMin (Tian et al., NeurIPS 2020) is this method with stronger views: recipes/infomin.py.
 recipe    recipes/moco.py
 """
