@@ -10,7 +10,7 @@ from sightline.cli.main import run
 
 
 def row(name: str, title: str, architecture: str, knn: float) -> dict:
-    part = {"pictures": 10, "known": 20, "classes": 2, "chance": 0.5, "knn": knn, "linear": knn + 0.1}
+    part = {"name": "birds", "pictures": 10, "known": 20, "classes": 2, "chance": 0.5, "knn": knn, "linear": knn + 0.1}
     told = {"parameters": 1000, "passes": 64, "train_per_s": 10.0, "images_per_s": 100.0, "traced": []}
     given = {"data": "folder:birds", "budget": 64, "scale": "tiny", "ablation": False}
     return {"row": name, "title": title, "architecture": architecture, **given, **told, "parts": [part]}

@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
-from sightline.recipes import deepcluster, infomin, moco, swav
+from sightline.data.unlabelled import UNKNOWN
+from sightline.recipes import banks, deepcluster, infomin, moco, results, supervised, swav
 from sightline.recipes.backbone import build
-from sightline.recipes.plan import NAMES
-from sightline.recipes.probes import open_data
+from sightline.recipes.plan import NAMES, TrainingError
+from sightline.recipes.probes import measure, open_data
 from sightline.recipes.self_supervised import TINY_SYSTEM
 from sightline.recipes.train import train
 
@@ -26,6 +30,16 @@ SMALL: dict[str, Any] = {"image_size": 16, "patch": 8, "dim": 24, "depth": 1, "h
 
 def measured(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "metrics.json").read_text())["measured"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_drawings() -> Iterator[None]:
+    """Pictures of a run take longer than the run; test_dino.py looks at them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(results, "draw_curves", lambda *given: None)
+        for method in METHODS:
+            patch.setattr(f"sightline.recipes.{method}.draw_samples", lambda *given: None)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +90,47 @@ def test_prototypes_stay_at_first(tints: str, tmp_path: Path, monkeypatch: pytes
     train("swav", tints, tiny=True, out=tmp_path / "run", steps=6, frozen=0.5, rate=0.1, bank=30)
     torch.testing.assert_close(seen[0], seen[2])
     assert (seen[3] - seen[2]).abs().max() > 1e-4
+
+
+def test_too_few_pictures_for_the_clusters_are_refused(tints: str, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="240 pictures cannot make clusters=241: give more, or ask for fewer"):
+        train("deepcluster", tints, tiny=True, out=tmp_path / "run", clusters=241)
+
+
+def test_pictures_without_a_label_teach_the_control_nothing() -> None:
+    made = recipe(supervised)
+    none, batch = torch.full((4,), UNKNOWN), batch_of()
+    loss = made.training_step({**batch, "labels": none}, 0)
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert not any(p.grad.any() for p in made.method.parameters() if p.grad is not None)
+    given = {"views": [torch.randn(4, 3, 16, 16)], "labels": torch.tensor([1, 0, 1, 0])}
+    some = {**given, "labels": torch.tensor([1, UNKNOWN, 1, UNKNOWN])}
+    logits = made.method.head(made.method.backbone(given["views"][0]))
+    for one in (given, some):
+        known = one["labels"] != UNKNOWN
+        expected = torch.nn.functional.cross_entropy(logits[known], one["labels"][known])
+        torch.testing.assert_close(made.method.loss(one)["loss"], expected)
+
+
+def test_classes_that_differ_between_training_and_held_out_pictures_are_refused(tmp_path: Path) -> None:
+    for place, colour in (("train/a", 0), ("train/b", 90), ("train/c", 200), ("val/b", 90), ("val/c", 200)):
+        (tmp_path / "flags" / place).mkdir(parents=True)
+        for number in range(6):
+            Image.new("RGB", (16, 16), (colour, number, 0)).save(tmp_path / "flags" / place / f"{number}.png")
+    spec = f"folder:{tmp_path / 'flags'}"
+    said = "flags: train and val differ in the classes a; neighbours need the same in both"
+    for method in (*METHODS, "dino"):
+        with pytest.raises(ValueError, match=said):
+            import_module(f"sightline.recipes.{method}").agree(open_data(spec, "train"), open_data(spec, "val"))
+    with pytest.raises(TrainingError, match=said):
+        train("byol", spec, tiny=True, out=tmp_path / "run")
+    with pytest.raises(ValueError, match=said):
+        measure(recipe(moco), open_data(spec, "val"))
+    shutil.rmtree(tmp_path / "flags" / "train" / "a")
+    again = open_data(spec, "val")
+    banks.agree(open_data(spec, "train"), again)
+    assert measure(recipe(moco), again)["parts"][0]["name"] == "flags"
 
 
 def test_clusters_are_made_before_the_first_step_and_once_an_epoch(tints: str) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from sightline.recipes.backbone import build
 from sightline.recipes.plan import NAMES, TrainingError, new_plan
@@ -25,6 +26,16 @@ def test_every_row_is_a_recipe_with_settings_that_it_has() -> None:
         for sizes in SIZES.values() if row.recipe else ():
             given = SETTINGS[row.architecture] | sizes[row.architecture] | row.settings
             new_plan(row.recipe, "folder:photos", False, given)  # refuses what it does not know
+
+
+def test_rows_of_one_network_share_the_schedules_of_rate_and_decay() -> None:
+    for architecture in ("resnet", "vit"):
+        schedules = set()
+        for name, row in ROWS.items():
+            if row.architecture == architecture and not name.startswith("random"):
+                plan = new_plan(row.recipe, "folder:photos", False, SETTINGS[architecture] | row.settings)
+                schedules.add(tuple(plan["settings"][key] for key in ("rate", "warm", "decay", "last_decay")))
+        assert len(schedules) == 1
 
 
 def test_networks_of_a_scale_are_of_like_size() -> None:
@@ -48,8 +59,10 @@ def test_rows_are_kept_and_make_a_table(tints: str, tmp_path: Path) -> None:
     written = (tmp_path / "no_momentum-vit" / "metrics.json").stat().st_mtime_ns
     assert run_row("no_momentum/vit", **given) == json.loads(json.dumps(made[0]))
     assert (tmp_path / "no_momentum-vit" / "metrics.json").stat().st_mtime_ns == written
-    with pytest.raises(TrainingError, match="other data or another budget"):
+    with pytest.raises(TrainingError, match="holds this row with budget 320; ask for the same"):
         run_row("pixels", **(given | {"budget": 640}))
+    with pytest.raises(TrainingError, match=r"holds this row with more \{\}; ask for the same"):
+        run_row("no_momentum/vit", rate=0.1, **given)
     rows = found_rows(tmp_path)
     assert [row["row"] for row in rows] == ["pixels", "no_momentum/vit"]  # the table's order
     assert heads(rows)[-2:] == ["tints0 linear", "tints0 k-NN"]
@@ -86,9 +99,33 @@ def test_a_run_that_was_cut_off_goes_on(tints: str, tmp_path: Path, monkeypatch:
         run_row("byol/vit", out=tmp_path / "cut", **given)
     assert not list((tmp_path / "cut").rglob("row.json"))
     monkeypatch.setattr(byol.Recipe, "moved", moved)
+    for told, key, other in (("data", "data", f"2*{tints}"), ("budget", "budget", 96), ("more", "rate", 0.1)):
+        with pytest.raises(TrainingError, match=f"holds this row with {told} "):
+            run_row("byol/vit", out=tmp_path / "cut", **(given | {key: other}))
     again = run_row("byol/vit", out=tmp_path / "cut", **given)
     assert again["parts"] == whole["parts"]
     assert again["traced"] == whole["traced"]
+
+
+def test_a_run_without_its_row_is_not_taken_for_another(tmp_path: Path) -> None:
+    folder = tmp_path / "byol-vit"
+    folder.mkdir()
+    (folder / "metrics.json").write_text("{}")  # complete, but cut off before its row was written
+    (folder / "asked.json").write_text(json.dumps({"data": "folder:a", "budget": 9, "scale": "tiny", "more": {}}))
+    with pytest.raises(TrainingError, match="holds this row with data 'folder:a', budget 9; ask for the same"):
+        run_row("byol/vit", "folder:b", tmp_path, budget=10, scale="tiny")
+    (folder / "asked.json").unlink()
+    with pytest.raises(TrainingError, match="holds this row with data 'unknown'"):
+        run_row("byol/vit", "folder:b", tmp_path, budget=10, scale="tiny")
+
+
+def test_columns_are_named_after_what_was_measured(tints: str, tmp_path: Path) -> None:
+    photos = tmp_path / "holiday+sea"
+    photos.mkdir()
+    Image.new("RGB", (32, 32)).save(photos / "one.png")
+    made = run_row("pixels", f"photos:{photos}+{tints}+{tints}", tmp_path, budget=1, scale="tiny")
+    name = Path(tints.removeprefix("folder:")).name
+    assert heads([made])[-4:] == [f"{name} linear", f"{name} k-NN", f"{name} (2) linear", f"{name} (2) k-NN"]
 
 
 def test_what_is_missing_is_told(tmp_path: Path) -> None:

@@ -71,6 +71,11 @@ class Union:
         return self.parts[self._source[index]].image(int(self._index[index]))
 
 
+def pieces_of(spec: str) -> list[str]:
+    """Splits a name of collections joined by + into that of each, with its repeat."""
+    return re.split(r"\+(?=(?:\d+\*)?\w+:)", spec)
+
+
 def open_labelled(spec: str, split: str = "train") -> Union:
     """Opens `KIND:PATH`, or several joined by `+`, each with an optional repeat: `8*folder:A+cifar10:B`.
 
@@ -81,7 +86,7 @@ def open_labelled(spec: str, split: str = "train") -> Union:
     """
     parts: list[Labelled] = []
     repeats: list[int] = []
-    for piece in re.split(r"\+(?=(?:\d+\*)?\w+:)", spec):
+    for piece in pieces_of(spec):
         match = re.fullmatch(r"(?:(\d+)\*)?(?:memory(\d+):)?(\w+):(.+)", piece)
         if match is None or match[3] not in KINDS:
             raise ValueError(

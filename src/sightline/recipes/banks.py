@@ -1,12 +1,13 @@
 """Labelled pictures in memory, beside the training pictures among which their neighbours are sought."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sightline.data.labelled import Labelled, Union, open_labelled
+from sightline.data.labelled import Labelled, Union, open_labelled, pieces_of
 from sightline.data.pixels import to_square
 
 MOST = 4 * 2**30  # bytes of pictures kept in memory
@@ -49,6 +50,7 @@ class Pictures(Union):
         if split == "train":
             self._source, self._index, self.labels = opened._source, opened._index, opened.labels
         self.spec, self.split = spec, split
+        self.names = tuple(Path(piece.rsplit(":", 1)[-1]).name for piece in pieces_of(spec))
         self._banks: tuple[Squares, ...] = ()
 
     def banks(self) -> tuple[Labelled, ...]:
@@ -58,9 +60,19 @@ class Pictures(Union):
         self._banks = self._banks or tuple(Squares(part) for part in open_labelled(self.spec, "train").parts)
         return self._banks
 
-    def measurable(self) -> list[tuple[Labelled, Labelled]]:
-        """Gives each collection with labels, beside its training part."""
-        return [(held, bank) for held, bank in zip(self.parts, self.banks(), strict=True) if len(held.classes)]
+    def measurable(self) -> dict[str, tuple[Labelled, Labelled]]:
+        """Gives each collection with labels by name, beside its training part.
+
+        The name is the last part of its path, with a number where two share one.  Raises ValueError where the two
+        parts number other classes.
+        """
+        found: dict[str, tuple[Labelled, Labelled]] = {}
+        for name, held, bank in zip(self.names, self.parts, self.banks(), strict=True):
+            same_classes(name, bank, held)
+            if len(held.classes):
+                taken = sum(other.split(" (")[0] == name for other in found)
+                found[f"{name} ({taken + 1})" if taken else name] = (held, bank)
+        return found
 
     def squares(self, indices: np.ndarray, side: int) -> Tensor:
         """Gives pictures as bytes (n, 3, side, side)."""
@@ -69,6 +81,21 @@ class Pictures(Union):
             here = np.flatnonzero(self._source[indices] == number)
             images[torch.from_numpy(here)] = part.squares(self._index[indices[here]], side)  # type: ignore[attr-defined]
         return images
+
+
+def same_classes(name: str, train: Labelled, held: Labelled) -> None:
+    """Raises ValueError unless both parts of a collection number the same classes alike."""
+    if train.classes != held.classes:
+        differing = sorted(set(train.classes) ^ set(held.classes)) or ["(the same, in another order)"]
+        raise ValueError(
+            f"{name}: train and val differ in the classes {', '.join(differing[:5])}; neighbours need the same in both"
+        )
+
+
+def agree(train: Pictures, held: Pictures) -> None:
+    """Raises ValueError unless training and held-out part of each collection have the same classes."""
+    for name, one, other in zip(train.names, train.parts, held.parts, strict=True):
+        same_classes(name, one, other)
 
 
 def open_data(spec: str, split: str) -> Pictures:

@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from sightline.recipes.backbone import build
-from sightline.recipes.probes import HELD, describe, draw_samples, measure, open_data, read_batch
+from sightline.recipes.probes import HELD, agree, describe, draw_samples, measure, open_data, read_batch
 from sightline.recipes.schedules import cosine
 from sightline.recipes.self_supervised import TINY as TINY_COMMON
 from sightline.recipes.self_supervised import TINY_SYSTEM, Common, SelfSupervised
@@ -23,7 +23,7 @@ from sightline.systems.byol import BYOL
 
 # fmt: off
 __all__ = [
-    "HELD", "TINY", "TINY_SYSTEM", "Recipe", "Settings", "build", "describe",
+    "HELD", "TINY", "TINY_SYSTEM", "Recipe", "Settings", "agree", "build", "describe",
     "draw_samples", "measure", "open_data", "read_batch",
 ]
 # fmt: on

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sightline.recipes.backbone import build
-from sightline.recipes.probes import HELD, describe, draw_samples, measure, open_data, read_batch
+from sightline.recipes.probes import HELD, agree, describe, draw_samples, measure, open_data, read_batch
 from sightline.recipes.schedules import cosine, ramp
 from sightline.recipes.self_supervised import TINY as TINY_COMMON
 from sightline.recipes.self_supervised import TINY_SYSTEM, Common, SelfSupervised
@@ -25,7 +25,7 @@ from sightline.systems.dino import DINO
 
 # fmt: off
 __all__ = [
-    "HELD", "TINY", "TINY_SYSTEM", "Recipe", "Settings", "build", "describe",
+    "HELD", "TINY", "TINY_SYSTEM", "Recipe", "Settings", "agree", "build", "describe",
     "draw_samples", "measure", "open_data", "read_batch",
 ]
 # fmt: on
@@ -37,7 +37,7 @@ class Settings(Common):
 
     last_decay: float = 0.4
     momentum: float = 0.996  # of the teacher at first
-    last_momentum: float = 1.0  # at the end; with both 0, the teacher is the student of the step before
+    last_momentum: float = 1.0  # at the end; with both 0, the teacher equals the student at each step
     warm_temperature: float = 0.04
     temperature: float = 0.04  # of the teacher, reached after `warm` of the steps
     crops: int = 8  # small views

@@ -15,13 +15,13 @@ from typing import Any
 
 from sightline.recipes import moco
 from sightline.recipes.backbone import build
-from sightline.recipes.probes import HELD, describe, draw_samples, measure, open_data, read_batch
+from sightline.recipes.probes import HELD, agree, describe, draw_samples, measure, open_data, read_batch
 from sightline.recipes.self_supervised import TINY_SYSTEM
 from sightline.recipes.views import View
 
 # fmt: off
 __all__ = [
-    "HELD", "TINY", "TINY_SYSTEM", "Recipe", "Settings", "build", "describe",
+    "HELD", "TINY", "TINY_SYSTEM", "Recipe", "Settings", "agree", "build", "describe",
     "draw_samples", "measure", "open_data", "read_batch",
 ]
 # fmt: on

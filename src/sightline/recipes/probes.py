@@ -11,11 +11,15 @@ from torch import Tensor, nn
 from sightline.data.unlabelled import UNKNOWN
 from sightline.metrics.neighbours import neighbour_accuracy
 from sightline.metrics.probe import linear_accuracy
-from sightline.recipes.banks import Pictures, open_data, read_batch
+from sightline.recipes.banks import Pictures, agree, open_data, read_batch
 from sightline.systems.backbones import last_tokens
 from sightline.systems.vit import VisionTransformer
 
-__all__ = ["HELD", "collect", "describe", "draw_samples", "features_of", "measure", "open_data", "read_batch"]
+# fmt: off
+__all__ = [
+    "HELD", "agree", "collect", "describe", "draw_samples", "features_of", "measure", "open_data", "read_batch",
+]
+# fmt: on
 HELD = "val_knn"
 LAYERS = 4  # whose class tokens the linear classifier reads, as published for ViT-S
 
@@ -64,17 +68,18 @@ def figures(known: Tensor, labels: Tensor, features: Tensor, truth: Tensor, widt
 def measure(recipe: Any, data: Pictures) -> dict[str, Any]:
     """Measures each collection by itself against its own training pictures; the first one's figures stand for all.
 
-    Gives {"knn", "linear", "parts": [{"pictures", "known", "classes", "chance", "knn", "knn_by_k", "linear"}]}.  Raises
-    ValueError for the training pictures themselves, which would find themselves.
+    Gives {"knn", "linear", "parts": [{"name", "pictures", "known", "classes", "chance", "knn", "knn_by_k", "linear"}]}.
+    Raises ValueError for the training pictures themselves, which would find themselves, and for training pictures of
+    other classes.
     """
     if data.split == "train":
         raise ValueError("neighbours are sought among the training pictures: measure on split val")
     parts = []
-    for held, bank in data.measurable():
+    for name, (held, bank) in data.measurable().items():
         known, labels = collect(recipe, bank, recipe.settings.bank)
         features, truth = collect(recipe, held, recipe.settings.bank)
         told = figures(known, labels, features, truth, recipe.width)
-        count = {"pictures": len(truth), "known": len(labels), "classes": len(held.classes)}
+        count = {"name": name, "pictures": len(truth), "known": len(labels), "classes": len(held.classes)}
         parts.append({**count, "chance": 1 / len(held.classes), **told})
     biggest = max(parts, key=lambda part: part["pictures"])
     return {"knn": biggest["knn"], "linear": biggest["linear"], "parts": parts}
@@ -95,7 +100,7 @@ def draw_samples(recipe: Any, data: Pictures, path: Path, rows: int = 6, near: i
     """Draws held-out pictures, each with its nearest neighbours among 2,000 training pictures and their cosine."""
     from matplotlib.figure import Figure
 
-    held, bank = max(data.measurable(), key=lambda pair: len(pair[0]))
+    held, bank = max(data.measurable().values(), key=lambda pair: len(pair[0]))
     places = np.linspace(0, len(bank) - 1, min(2000, len(bank))).round().astype(int)
     chosen = np.linspace(0, len(held) - 1, rows).round().astype(int)
     known, _ = collect(recipe, bank, len(places))

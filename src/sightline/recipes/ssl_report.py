@@ -33,8 +33,8 @@ def found_rows(out: Path) -> list[Found]:
 
 
 def collections(row: Found) -> list[str]:
-    """Names the collections of a row, in the order of its parts: the last part of each path."""
-    return [Path(piece.rsplit(":", 1)[-1]).name for piece in row["data"].split("+")][: len(row["parts"])]
+    """Names the collections of a row that were measured, in the order of its parts."""
+    return [part["name"] for part in row["parts"]]
 
 
 def heads(rows: Sequence[Found]) -> list[str]:

@@ -24,19 +24,15 @@ def run_row(name: str, data: str, out: Path, *, budget: int, scale: str = "full"
 
     `budget` is how many pictures are read, with repetition; `scale` is "full", "small" or "tiny" (`ssl_rows.SIZES`);
     `more` overrides settings and sizes.  A run that was cut off goes on.  Raises ValueError for an unknown row, a
-    finished row of other data, budget or scale, and what `train` raises.
+    folder with a run, finished or not, of other data, budget, scale or settings, and what `train` raises.
     """
     if name not in ROWS:
         raise TrainingError(f"no row {name!r} in the table; there are: {', '.join(ROWS)}")
     row, folder = ROWS[name], out / name.replace("/", "-")
     asked = {"data": data, "budget": budget, "scale": scale}
+    _keep_request(folder, asked | {"more": more})
     if (folder / "row.json").is_file():
-        found = json.loads((folder / "row.json").read_text(encoding="utf-8"))
-        if {key: found[key] for key in asked} != asked:
-            raise TrainingError(
-                f"{folder}: holds this row of other data or another budget or scale; give another --out"
-            )
-        return found
+        return json.loads((folder / "row.json").read_text(encoding="utf-8"))
     told = _pixels(data, scale) if name == "pixels" else _trained(row, data, folder, budget, scale, more)
     found = {
         "row": name,
@@ -46,9 +42,21 @@ def run_row(name: str, data: str, out: Path, *, budget: int, scale: str = "full"
         **asked,
         **told,
     }
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / "row.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
     return found
+
+
+def _keep_request(folder: Path, asked: dict[str, Any]) -> None:
+    """Writes what was asked beside the run, before it starts; refuses a run that was started for something else."""
+    file, wanted = folder / "asked.json", json.loads(json.dumps(asked))
+    if any((folder / kept).is_file() for kept in ("row.json", "metrics.json", "checkpoints/last.ckpt")):
+        former = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        differing = [f"{key} {former.get(key, 'unknown')!r}" for key in wanted if former.get(key) != wanted[key]]
+        if differing:
+            told = ", ".join(differing)
+            raise TrainingError(f"{folder}: holds this row with {told}; ask for the same, or give another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(wanted), encoding="utf-8")
 
 
 def _trained(row: Row, data: str, folder: Path, budget: int, scale: str, more: dict[str, Any]) -> dict[str, Any]:
@@ -81,7 +89,7 @@ def _pixels(data: str, scale: str) -> dict[str, Any]:
     """Measures the pixels themselves as features."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     parts = []
-    for held, bank in open_data(data, "val").measurable():
+    for name, (held, bank) in open_data(data, "val").measurable().items():
         read: list[tuple[torch.Tensor, torch.Tensor]] = []
         for one in (bank, held):
             count = min(200, len(one)) if scale == "tiny" else len(one)
@@ -89,7 +97,7 @@ def _pixels(data: str, scale: str) -> dict[str, Any]:
             pixels = one.squares(places, SIDE).flatten(1).to(device).float() / 255  # type: ignore[attr-defined]
             read.append((pixels, torch.from_numpy(one.labels[places]).to(device)))
         (known, labels), (pixels, truth) = read
-        sizes = {"pictures": len(truth), "known": len(labels), "classes": len(held.classes)}
+        sizes = {"name": name, "pictures": len(truth), "known": len(labels), "classes": len(held.classes)}
         parts.append(
             {**sizes, "chance": 1 / len(held.classes), **figures(known, labels, pixels, truth, pixels.shape[1])}
         )

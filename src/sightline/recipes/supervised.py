@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from sightline.data.unlabelled import UNKNOWN
 from sightline.recipes.backbone import build
-from sightline.recipes.probes import HELD, describe, draw_samples, measure, open_data, read_batch
+from sightline.recipes.probes import HELD, agree, describe, draw_samples, measure, open_data, read_batch
 from sightline.recipes.self_supervised import TINY as TINY_COMMON
 from sightline.recipes.self_supervised import TINY_SYSTEM, Common, SelfSupervised
 from sightline.recipes.views import View
@@ -25,7 +25,7 @@ from sightline.systems.backbones import width_of
 
 # fmt: off
 __all__ = [
-    "HELD", "TINY", "TINY_SYSTEM", "Recipe", "Settings", "build", "describe",
+    "HELD", "TINY", "TINY_SYSTEM", "Recipe", "Settings", "agree", "build", "describe",
     "draw_samples", "measure", "open_data", "read_batch",
 ]
 # fmt: on
@@ -55,9 +55,10 @@ class Classifier(nn.Module):
         return self.backbone
 
     def loss(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Computes the cross-entropy of the first of `batch["views"]` with `batch["labels"]`."""
-        logits = self.head(self.backbone(batch["views"][0]))
-        return {"loss": F.cross_entropy(logits.float(), batch["labels"], ignore_index=UNKNOWN)}
+        """Computes the cross-entropy of the first of `batch["views"]` with `batch["labels"]`; 0 where none is known."""
+        logits, labels = self.head(self.backbone(batch["views"][0])), batch["labels"]
+        total = F.cross_entropy(logits.float(), labels, ignore_index=UNKNOWN, reduction="sum")
+        return {"loss": total / (labels != UNKNOWN).sum().clamp_min(1)}
 
 
 class Recipe(SelfSupervised):
