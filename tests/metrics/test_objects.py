@@ -65,6 +65,15 @@ def naive_jaccard(maps: Tensor, masks: list[Tensor], keep: float) -> tuple[float
     return sum(best_of) / len(best_of), sum(mean_of) / len(mean_of)
 
 
+def test_pictures_of_several_sizes_are_refused_in_words(model: VisionTransformer) -> None:
+    pixels = torch.randn(2, 3, 32, 32)
+    masks = [torch.ones(1, side, 64, dtype=torch.bool) for side in (64, 48)]
+    with pytest.raises(ValueError, match=r"masks of 48 x 64 and 64 x 64: expected one size in all pictures; resize"):
+        attention_on_objects(model, [(pixels, masks)])
+    with pytest.raises(ValueError, match=r"maps of 3 x 7 and 4 x 4: expected one size"):
+        attention_on_objects(model, [(pixels[:1], masks[:1]), (torch.randn(1, 3, 24, 56), masks[:1])])
+
+
 def test_all_measures_together(model: VisionTransformer) -> None:
     draw = torch.Generator().manual_seed(1)
     pixels = torch.randn(5, 3, 32, 32, generator=draw)

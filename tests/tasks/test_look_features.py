@@ -92,6 +92,24 @@ def test_large_pictures_keep_one_row_and_their_page_still_comes(
     assert "60% of each head&#x27;s attention" in page or "60% of each head's attention" in page
 
 
+@pytest.mark.parametrize("query", [(2, 5), 3, -1, "mean"])
+def test_of_large_pictures_the_row_that_is_asked_for_is_kept(
+    opened: VisionModel, query: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = look(CAT, model=opened, size=64, method="threshold", query=query)
+    monkeypatch.setattr(look_module, "MOST_ROWS", 50)
+    seen = look(CAT, model=opened, size=64, method="threshold", query=query)
+    assert seen.recording[0].rows == (1 if query != "mean" else seen.recording[0].queries)
+    assert torch.equal(seen.masks, whole.masks)
+    torch.testing.assert_close(seen.heat, whole.heat)
+    with pytest.raises(ValueError, match="outside"):
+        look(CAT, model=opened, size=64, method="threshold", query=(99, 0))
+    with pytest.raises(ValueError, match="row 9999 was not kept"):
+        look(CAT, model=opened, size=64, method="threshold", query=9999)
+    with pytest.raises(ValueError, match="layer 7: 2 sites"):
+        look(CAT, model=opened, size=64, method="threshold", query=query, layer=7)
+
+
 def test_the_check_measures_features_and_says_so(opened: VisionModel) -> None:
     seen = look(CAT, model=opened, check=True, method="threshold")
     told = seen.summary["check"]

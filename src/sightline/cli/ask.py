@@ -54,10 +54,10 @@ def ask(
       sightline ask scene.png "How many spheres are there?" --choices one,two,three,four
       sightline ask rooms/ "what is on the table?" --out told --json
 
-    Two systems come with sightline, and auto takes the one that knows more of the question's words.  visual7w learned
-    from scenes of the generated world alone (sightline scenes): spheres, cubes and cylinders.  visual7w_daquar learned
-    from 700 indoor photographs and is right about one time in five there.  Of any other picture both say what was
-    likely in those.  Pictures that --out already holds, asked the same, are not asked again.
+    The bundled visual7w learned from scenes of the generated world alone (sightline scenes): spheres, cubes and
+    cylinders.  Of any other picture it says what was likely in those.  Where weights named visual7w_daquar are bundled
+    too, auto takes the one that knows more of the question's words.  Pictures that --out already holds, asked the same,
+    are not asked again.
     """
     if not images or not question.strip():
         raise Misuse('ask needs a picture and a question in quotes, as in: sightline ask photo.jpg "what is it?"')

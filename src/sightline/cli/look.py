@@ -27,7 +27,9 @@ def look(
     model: Annotated[
         str | None,
         typer.Option(
-            "--model", "-m", help="Bundled name (default: dino), folder, weights file or hub id (owner/name)."
+            "--model",
+            "-m",
+            help="Bundled name (default: dino if bundled, else vit), folder, weights file or hub id (owner/name).",
         ),
     ] = None,
     method: Annotated[

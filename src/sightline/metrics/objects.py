@@ -72,8 +72,9 @@ def attention_on_objects(
     """Measures class-token attention of `layer` against objects.
 
     `batches` gives (pixels (n, 3, H, W) as the model takes them, for each picture its masks (objects, h, w)); masks may
-    be of another size than the pixels and cover the same picture.  Raises ValueError for fewer than two pictures, for
-    a picture without object, and as `class_token_maps`.
+    be of another size than the pixels and cover the same picture; maps are of one size, and masks are too, in all
+    pictures.  Raises ValueError for others, for fewer than two pictures, for a picture without object, and as
+    `class_token_maps`.
     """
     maps: list[Tensor] = []
     masks: list[Tensor] = []
@@ -84,6 +85,13 @@ def attention_on_objects(
         raise ValueError(
             f"{len(maps)} pictures: at least two are needed, since each is compared with another's objects"
         )
+    for what, found in (("maps", maps), ("masks", masks)):
+        sizes = sorted({tuple(one.shape[-2:]) for one in found})
+        if len(sizes) > 1:
+            raise ValueError(
+                f"{what} of {' and '.join(f'{height} x {width}' for height, width in sizes[:2])}: expected one size in "
+                "all pictures; resize pixels and masks to it"
+            )
     whole = torch.stack([one.any(dim=0) for one in masks])
     mean = torch.stack([one.mean(dim=0) for one in maps])
     return ObjectScores(

@@ -90,16 +90,14 @@ class Recipe(seq2seq.Recipe):
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        # Lightning refuses to clip for a fused Adam in mixed precision, lest gradients be scaled; in bfloat16 none are
+        # Lightning clips for no fused Adam in mixed precision, lest gradients be scaled; in bfloat16 none are scaled
         if gradient_clip_val:
             nn.utils.clip_grad_norm_(self.system.parameters(), gradient_clip_val)
 
     def configure_optimizers(self) -> Any:
         settings = self.settings
-        # on a GPU, Lightning clips no gradients that a fused optimizer would unscale by itself
-        fused = all(parameter.device.type == "cpu" for parameter in self.system.parameters())
         optimizer = torch.optim.Adam(
-            self.system.parameters(), lr=settings.rate, betas=(0.9, 0.98), eps=1e-9, fused=fused
+            self.system.parameters(), lr=settings.rate, betas=(0.9, 0.98), eps=1e-9, fused=True
         )
         warm = max(1, round(settings.steps * settings.warm))
 

@@ -175,12 +175,13 @@ class PSViT(nn.Module, PyTorchModelHubMixin):
         """Reads the feature map at the grid, then where each look sends the points."""
         height, width = features.shape[-2:]
         points = grid_points(self.grid, (height, width), features.device).expand(len(features), -1, -1)
-        size = torch.tensor([height, width], device=features.device)
         tokens: Tensor | None = None
         path: list[Tensor] = []
         for step in self.steps:
             path.append(points.detach())
-            tokens, offset = step(features, points, self.position(path[-1] / size), tokens)
+            row, column = path[-1].unbind(dim=2)
+            where = torch.stack([row / height, column / width], dim=2)  # plain numbers, for which no device must wait
+            tokens, offset = step(features, points, self.position(where), tokens)
             points = points if offset is None else self.move(points, offset)
         assert tokens is not None, "there is at least one look"
         return Sampled(tokens, torch.stack(path, dim=1))

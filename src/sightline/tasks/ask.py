@@ -98,11 +98,11 @@ def ask(
 
     `image` is anything `open_photograph` takes; it is resized to a square, so nothing is cut off.  `system` is a
     bundled name, the `weights` folder of a run of `sightline train visual7w`, a hub id, or an open `Answerer`; None
-    takes of the bundled "visual7w" (scenes of the generated world) and "visual7w_daquar" (photographs of rooms) the one
-    that knows more of the question's words.  Among choices the one with the least mean cost of a word is the answer;
-    else it is written with a beam search that keeps `beam` answers.  Raises `QuestionError` for an empty question, one
-    without a known word, fewer than two choices and an unusable system, and `PhotographError` for a picture that cannot
-    be opened.
+    takes the bundled "visual7w" (scenes of the generated world) or, where weights named "visual7w_daquar" are bundled
+    too, the one that knows more of the question's words.  Among choices the one with the least mean cost of a word is
+    the answer; else it is written with a beam search that keeps `beam` answers.  Raises `QuestionError` for an empty
+    question, one without a known word, fewer than two choices and an unusable system, and `PhotographError` for a
+    picture that cannot be opened.
     """
     if beam < 1:
         raise QuestionError(f"beam is a number of answers to keep, 1 or more, given {beam}")

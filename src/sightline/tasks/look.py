@@ -143,8 +143,9 @@ def look(
 ) -> Look:
     """Run a model on one photograph and tell where its attention went.
 
-    ``image`` is anything ``open_photograph`` takes.  ``model`` is a bundled name (default "dino"), a folder, a
-    weights file, a hub id, an ``nn.Module`` or a ``VisionModel``.  ``method``: "raw" (the rows of one layer),
+    ``image`` is anything ``open_photograph`` takes.  ``model`` is a bundled name (default "dino" where it is
+    bundled, else "vit"), a folder, a weights file, a hub id, an ``nn.Module`` or a ``VisionModel``.
+    ``method``: "raw" (the rows of one layer),
     "rollout" (Abnar & Zuidema), "gradient" (weighted by the gradient of the best class), "grad_rollout"
     (Chefer et al.), "threshold" (DINO: the fewest cells that hold ``mass`` of each head's attention in one
     layer), or "auto" (threshold for a Vision Transformer that gives features, as DINO; rollout where the query
@@ -177,7 +178,7 @@ def look(
         wants_gradient = method in GRADIENT_METHODS or opened.names is not None
         method = "threshold" if method == "auto" and opened.features and query in (None, "class") else method
         with torch.set_grad_enabled(wants_gradient):
-            seen, logits = _run(opened, pixels, wants_gradient, limit, method)
+            seen, logits = _run(opened, pixels, wants_gradient, limit, method, layer, query)
             method = _resolved(method, seen, query, layer, head)
             score = _score(logits, opened.name, method)
             read = "raw" if method == "threshold" else method
@@ -201,7 +202,7 @@ def look(
 
 
 def usual_model() -> str:
-    """The bundled model that looks where none is named: DINO, which was never told what to look for."""
+    """The model that looks where none is named: DINO, never told what to look for, where it is bundled, else "vit"."""
     from sightline.checkpoints import bundled_names
 
     return "dino" if "dino" in bundled_names() else "vit"
@@ -236,15 +237,29 @@ def _drawn(made: Look) -> Image.Image:
     return view.masks(made.image, made.masks, made.heat, labels=words, title=title, caption=made.sentence)
 
 
-def _run(opened: VisionModel, pixels: Tensor, gradients: bool, limit: int, method: str) -> tuple[Any, Tensor | None]:
+def _run(
+    opened: VisionModel, pixels: Tensor, gradients: bool, limit: int, method: str, layer: int, query: Any
+) -> tuple[Any, Tensor | None]:
     from sightline.lens import record
+    from sightline.lens.heat import image_sites, resolve_query
 
-    def few(site: Any) -> Any:  # a large picture's rows are many, and "threshold" reads one of them
-        return slice(None) if site.queries <= MOST_ROWS else 0
+    def run(rows: Any) -> tuple[Any, Any]:
+        def few(site: Any) -> Any:  # a large picture's rows are many, and "threshold" reads one of them
+            return slice(None) if site.queries <= MOST_ROWS else rows
 
-    given = pixels.clone().requires_grad_(gradients)
-    with record(opened.model, gradients=gradients, limit=limit, queries=few if method == "threshold" else None) as seen:
-        output = opened.model(given)
+        given = pixels.clone().requires_grad_(gradients)
+        queries = few if method == "threshold" else None
+        with record(opened.model, gradients=gradients, limit=limit, queries=queries) as seen:
+            output = opened.model(given)
+        return seen, output
+
+    seen, output = run(0)
+    if method == "threshold":
+        sites = image_sites(seen)
+        placed = sites[layer] if -len(sites) <= layer < len(sites) else sites[-1]
+        token = resolve_query(placed, query)  # which row a patch has is known only now; None asks for all
+        if placed.site.rows < placed.site.queries and (token is None or 0 < token < placed.site.queries):
+            seen, output = run(slice(None) if token is None else token)
     return seen, None if opened.features else answer(output)
 
 

@@ -173,14 +173,15 @@ def _from_card(name: str, model: nn.Module, card: dict[str, Any]) -> VisionModel
 
 
 def _from_bundled(name: str) -> VisionModel:
-    from sightline.checkpoints import bundled, bundled_card
+    from sightline.checkpoints import bundled, bundled_card, bundled_names
 
     card = bundled_card(name)
     model = bundled(name) if "mean" in card else None
     if model is None or not (card.get("classes") or isinstance(model, VisionTransformer)):
+        looks = "'dino' or 'vit'" if "dino" in bundled_names() else "'vit'"
         raise ModelError(
             f"model {name!r} ({card.get('system')}) is no plain image model; it has a verb of its own (see `sightline "
-            "tour --help` and `sightline --help`); look takes 'dino', classify 'vit', both a folder, weights or "
+            f"tour --help` and `sightline --help`); look takes {looks}, classify 'vit', both a folder, weights or "
             "a hub id"
         )
     return _from_card(name, model, card)
