@@ -8,7 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+from sightline.cli.failures import Misuse
 from sightline.cli.main import run
+from sightline.cli.segment import read_scales
 from sightline.data.camvid import CLASSES, PALETTE
 from sightline.data.photographs import sample_photographs
 from sightline.systems.segmenter import Segmenter
@@ -116,3 +118,11 @@ def test_wrong_use_is_refused(words: list[str], told: str, tmp_path: Path, capsy
     said = capsys.readouterr().err
     assert told in said
     assert said.count("\n") == 1
+
+
+def test_scales_are_read() -> None:
+    assert read_scales("1") == [1.0]
+    assert read_scales(" 0.75, 1,1.25") == [0.75, 1.0, 1.25]
+    for text in ("", "1,", "1;2", "0.09", "4.1", "nan", "-1"):
+        with pytest.raises(Misuse, match=r"expected numbers between 0\.1 and 4"):
+            read_scales(text)

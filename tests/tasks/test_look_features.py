@@ -145,9 +145,15 @@ def test_sizes_that_cannot_be_had(opened: VisionModel, size: int) -> None:
         look(CAT, model=opened, size=size)
 
 
-def test_the_usual_model_is_dino_where_it_is_bundled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sightline.checkpoints.bundled_names", lambda: ["dino", "vit"])
-    assert usual_model() == "dino"
+@pytest.mark.parametrize(("names", "usual", "said"), [(["dino"], "dino", "'dino' or 'vit'"), ([], "vit", "'vit'")])
+def test_the_usual_model_is_dino_where_it_is_bundled(
+    monkeypatch: pytest.MonkeyPatch, names: list[str], usual: str, said: str
+) -> None:
+    """An error names it only there, too."""
+    monkeypatch.setattr("sightline.checkpoints.bundled_names", lambda: ["ram", "vit", *names])
+    assert usual_model() == usual
+    with pytest.raises(ModelError, match=f"look takes {said}, classify 'vit'"):
+        open_vision_model("ram")
 
 
 def test_the_figure_lights_what_the_masks_say() -> None:

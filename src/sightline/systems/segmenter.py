@@ -161,8 +161,8 @@ def pixel_loss(
     there torch itself stops at them.
     """
     labelled = labels != VOID
-    wrong = labels[labelled & ((labels < 0) | (labels >= logits.shape[1]))] if labels.device.type == "cpu" else ()
-    if len(wrong):
+    wrong = labels[labelled & ((labels < 0) | (labels >= logits.shape[1]))] if labels.device.type == "cpu" else None
+    if wrong is not None and len(wrong):
         raise ValueError(f"labels go from 0 to {logits.shape[1] - 1}, or are {VOID} for void; given {int(wrong[0])}")
     each = F.cross_entropy(logits.float(), labels.long(), weight=weights, ignore_index=VOID, reduction="none")
     count = labelled.sum(dim=(1, 2)).clamp_min(1)
