@@ -21,10 +21,9 @@ $(DEV): pyproject.toml | $(VENV)/bin/python
 	@touch $@ $(PLAIN)
 
 demo: $(PLAIN)
-	$(BIN)/sightline look --sample --out demo
-	$(BIN)/sightline look --sample --model vit --check --out demo/vit
+	$(BIN)/sightline look --sample --check --out demo
 	$(BIN)/sightline tour --out demo/tour
-	@echo "Open demo/index.html, demo/vit/index.html and demo/tour/index.html in a browser."
+	@echo "Open demo/index.html and demo/tour/index.html in a browser."
 
 test: $(DEV)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
