@@ -81,8 +81,8 @@ def test_they_join_a_union_and_keep_no_label(folder: Path) -> None:
 def test_nothing_is_measured_on_them(folder: Path) -> None:
     spec = f"photos:{folder / 'loose'}+folder:{folder / 'labelled'}"
     held = Pictures(spec, "val")
-    assert [len(part) for part, _ in held.measurable()] == [6]
-    assert [len(bank) for _, bank in held.measurable()] == [6]
+    assert [len(part) for part, _ in held.measurable().values()] == [6]
+    assert [len(bank) for _, bank in held.measurable().values()] == [6]
     with pytest.raises(ValueError, match="no collection with labels"):
         Pictures(f"photos:{folder / 'loose'}", "train")
 
