@@ -77,3 +77,12 @@ def test_it_is_saved_by_the_ending(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_refused(given: dict[str, object], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         strip(**given)
+
+
+def test_the_photograph_itself_may_come_first() -> None:
+    photo = Image.new("RGB", (300, 300), (250, 20, 20))
+    maps = np.full((2, 3, 3), 1 / 9)
+    drawn = [np.asarray(WordStrip(photo, ["a", "b"], maps, plain=plain).picture()) for plain in ("", "as it is")]
+    assert not (drawn[0] == (250, 20, 20)).all(axis=2).any()
+    assert (drawn[1] == (250, 20, 20)).all(axis=2).sum() == 220**2  # one panel, undimmed
+    assert drawn[1].shape[1] > drawn[0].shape[1]

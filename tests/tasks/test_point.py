@@ -12,7 +12,7 @@ from PIL import Image
 from sightline.data.vocabulary import Vocabulary
 from sightline.systems.visual7w import Visual7W, Visual7WPointing
 from sightline.tasks.answerer import Answerer, QuestionError
-from sightline.tasks.point import apart, as_question, overlap, point, windows, with_boxes
+from sightline.tasks.point import _sameness, apart, as_question, overlap, point, windows, with_boxes
 
 WORDS = ("which", "object", "is", "the", "cube", "red", "left", "of", "these", "objects")
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
@@ -65,6 +65,26 @@ def test_the_box_is_drawn_where_it_is() -> None:
     found = np.array([columns.min(), rows.min(), columns.max(), rows.max()]) / scale
     np.testing.assert_allclose(found, [50, 40, 120, 160], atol=4)
     assert (drawn[int(100 * scale), int(80 * scale)] == 90).all()
+
+
+def test_the_box_is_seen_at_the_size_of_a_thumbnail() -> None:
+    for height in (120, 300, 1200):
+        plain = Image.new("RGB", (height * 3 // 2, height), (90, 90, 90))
+        box = (0.3 * plain.width, 0.3 * height, 0.5 * plain.width, 0.6 * height)
+        thumbnail = np.asarray(with_boxes(plain, [box]).resize((180, 120), Image.Resampling.LANCZOS)).astype(int)
+        row = thumbnail[54, 40:72]  # over the left line
+        assert ((row[:, 0] > 220) & (row[:, 1] > 200) & (row[:, 2] < 110)).sum() >= 3  # light
+        assert (row.sum(axis=1) < 3 * 60).sum() >= 1  # within dark edges
+    meant = point(PICTURE, "the red cube", system=toy())
+    assert meant.attention is not None
+    assert meant.attention.plain == f"box {meant.probability:.0%}"
+
+
+def test_the_caption_tells_where_words_look_at_the_same() -> None:
+    maps = np.full((3, 2, 2), 0.25)
+    assert "nearly the same" in _sameness(maps)
+    maps[1] = [[0.4, 0.1], [0.25, 0.25]]
+    assert _sameness(maps) == ""
 
 
 def test_without_attention_the_box_is_all_that_is_drawn(tmp_path: Path) -> None:

@@ -39,8 +39,9 @@ p{color:var(--soft);margin:6px 0}
 class WordStrip:
     """Words, and for each a map (h, w) of where the model looked in one photograph.
 
-    `scores` are numbers under the words (probabilities, say).  Raises ValueError where words, maps and scores differ in
-    number, and for maps that are no maps.
+    `scores` are numbers under the words (probabilities, say).  With `plain` the picture starts with the photograph
+    itself and these words beneath.  Raises ValueError where words, maps and scores differ in number, and for maps that
+    are no maps.
     """
 
     image: Photograph
@@ -49,6 +50,7 @@ class WordStrip:
     scores: Sequence[float] | None = None
     title: str = ""
     caption: str = ""
+    plain: str = ""
 
     def __post_init__(self) -> None:
         counts = {"words": len(self.words), "maps": len(self.maps)}
@@ -70,6 +72,7 @@ class WordStrip:
             columns=columns,
             title=self.title or " ".join(self.words),
             caption=self.caption or SMALL_PRINT,
+            plain=self.plain,
         )
 
     def page(self) -> str:

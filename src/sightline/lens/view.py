@@ -201,11 +201,13 @@ def strip(
     caption: str = "",
     colours: str = "inferno",
     shared: bool = False,
+    plain: str = "",
 ) -> Image.Image:
     """One small overlay for each word, the word beneath it and its score (a probability, say) where given.
 
     `maps` is (words, h, w); `image` is one photograph, or one for each word (frames, glimpses).  `shared` puts
-    all maps on one scale in multiples of uniform.  Raises ValueError where words and maps differ in number.
+    all maps on one scale in multiples of uniform.  With `plain` the first photograph itself comes first,
+    undimmed, these words beneath.  Raises ValueError where words and maps differ in number.
     """
     cells = [relative_to_uniform(as_map(values)) for values in maps]
     pictures = list(image) if isinstance(image, Sequence) else [image] * len(cells)
@@ -215,17 +217,22 @@ def strip(
         given = ", ".join(f"{count} {name}" for name, count in counts.items())
         raise ValueError(f"a strip needs one of each for every word, and at least one word: {given} were given")
     tops = max(heat_range(values)[1] for values in cells)
-    columns = max(1, min(columns, len(words)))
+    ahead = 1 if plain else 0
+    columns = max(1, min(columns, len(words) + ahead))
     cell, gap = int(np.clip(1080 // columns, 120, 220)), 10
     shown = [photograph(picture) for picture in pictures]
     sizes = [_cell_size(cell, picture.size) for picture in shown]
     tall = max(size[1] for size in sizes)
     font, small = font_of(max(13, cell // 13), True), font_of(max(11, cell // 17))
     step = tall + round(font.size * 1.7) + (round(small.size * 1.5) if scores is not None else 0) + gap
-    body = Image.new("RGB", (columns * (cell + gap) - gap, -(-len(words) // columns) * step - gap), PAPER)
+    body = Image.new("RGB", (columns * (cell + gap) - gap, -(-(len(words) + ahead) // columns) * step - gap), PAPER)
     draw = ImageDraw.Draw(body)
+    if plain:
+        body.paste(shown[0].resize(sizes[0], Image.Resampling.LANCZOS), ((cell - sizes[0][0]) // 2, 0))
+        draw.text((cell // 2, tall + 4), fitted(plain, font, cell), font=font, fill=INK, anchor="ma")
     for number, (values, size) in enumerate(zip(cells, sizes, strict=True)):
-        x, y = number % columns * (cell + gap), number // columns * step
+        place = number + ahead
+        x, y = place % columns * (cell + gap), place // columns * step
         base = dimmed(shown[number].resize(size, Image.Resampling.LANCZOS))
         limits = (0.0, tops) if shared else heat_range(values)
         body.paste(tile(base, values, size, limits, colours), (x + (cell - size[0]) // 2, y))

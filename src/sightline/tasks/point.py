@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
@@ -20,6 +21,9 @@ from sightline.tasks.answerer import QuestionError, check_known, open_answerer, 
 CANDIDATES = ("visual7w_pointing",)
 Box = tuple[float, float, float, float]
 SIZES, STEP = (0.14, 0.18, 0.23, 0.3, 0.38), 0.045  # of proposed windows, in parts of the picture
+SAME = (
+    0.02  # of a map's mass: what lies elsewhere than in the mean of all words' maps, at most, where they are the same
+)
 _PLACES = ("left", "right", "behind", "in", "made", "closest", "farthest", "small", "large")
 
 
@@ -111,7 +115,8 @@ def point(image: Any, question: str, *, boxes: Sequence[Sequence[float]] | None 
         side = round(weights.shape[3] ** 0.5)
         drawn = with_boxes(photograph, [found[0][0]])
         maps = weights[0, 0].unflatten(1, (side, -1)).numpy()
-        strip = WordStrip(drawn, words, maps, title=f"{' '.join(words)}?", caption=opened.knows)
+        title, told = f"{' '.join(words)}?", "; ".join(filter(None, (opened.knows, _sameness(maps))))
+        strip = WordStrip(drawn, words, maps, title=title, caption=told, plain=f"box {found[0][1]:.0%}")
     asked = " ".join(words)
     return Pointed(tuple(found), asked, boxes is not None, unknown, photograph, strip, opened.name, opened.knows)
 
@@ -158,15 +163,24 @@ def apart(boxes: Tensor, order: Sequence[int], most: int) -> list[int]:
 
 
 def with_boxes(photograph: Image.Image, boxes: Sequence[Box]) -> Image.Image:
-    """Draws boxes into a copy of the picture, a light line within a dark one, enlarged where it is tiny."""
+    """Draws boxes into a copy of the picture, a light line with dark edges, enlarged where it is tiny; the line is wide
+    enough for a thumbnail."""
     drawn = shown_size(photograph.convert("RGB")).copy()
     scale = drawn.width / photograph.width
-    pen, width = ImageDraw.Draw(drawn), max(2, drawn.width // 160)
+    pen, width = ImageDraw.Draw(drawn), max(3, max(drawn.size) // 48)
+    edge = max(1, width // 3)
     for box in boxes:
-        place = [value * scale for value in box]
-        pen.rectangle(place, outline=(0, 0, 0), width=width + 2)
-        pen.rectangle(place, outline=(255, 255, 255), width=width)
+        left, top, right, bottom = (value * scale for value in box)
+        around = (left - edge, top - edge, right + edge, bottom + edge)
+        pen.rectangle(around, outline=(0, 0, 0), width=width + 2 * edge)
+        pen.rectangle((left, top, right, bottom), outline=(255, 236, 64), width=width)
     return drawn
+
+
+def _sameness(maps: np.ndarray) -> str:
+    """What the caption says where no word's map (words, rows, columns) differs from their mean by SAME of its mass."""
+    moved = np.abs(maps - maps.mean(axis=0)).sum(axis=(1, 2)) / 2
+    return "all words' maps are nearly the same: they do not tell why this box" if moved.max() <= SAME else ""
 
 
 def _box(values: Sequence[float]) -> Box:
