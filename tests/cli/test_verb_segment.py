@@ -74,7 +74,9 @@ def test_what_is_held_is_not_segmented_again(folder: Path, tmp_path: Path, capsy
     assert "segmented earlier" in capsys.readouterr().out
     assert {name: (tmp_path / name).stat().st_mtime_ns for name in before} == before
     assert run([*given, "--flip"]) == 0
-    assert "earlier" not in capsys.readouterr().out  # another question
+    shown = capsys.readouterr().out
+    assert "segmented earlier" not in shown  # another question
+    assert "Replaced 4 earlier results" in shown
     (tmp_path / "cat.mask.png").write_bytes(b"changed by hand")
     assert run([*given, "--flip"]) == 0
     assert (tmp_path / "cat.mask.png").read_bytes() == b"changed by hand"
@@ -86,11 +88,14 @@ def test_bad_input_is_told_in_one_line_and_the_rest_is_done(
 ) -> None:
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"no picture")
+    strip = tmp_path / "strip.png"
+    Image.new("RGB", (9000, 10)).save(strip)
     good = str(sample_photographs()[0])
     given = [
         "segment",
-        good,
         str(bad),
+        str(strip),
+        good,
         str(tmp_path / "none.jpg"),
         "--system",
         str(folder),
@@ -98,9 +103,12 @@ def test_bad_input_is_told_in_one_line_and_the_rest_is_done(
         str(tmp_path / "o"),
     ]
     assert run([*given, "--json"]) == 2
-    told = json.loads(capsys.readouterr().out)
+    said = capsys.readouterr()
+    told = json.loads(said.out)
     assert len(told["results"]) == 1
-    assert {Path(one["image"]).name for one in told["failures"]} == {"bad.jpg", "none.jpg"}
+    assert {Path(one["image"]).name for one in told["failures"]} == {"bad.jpg", "none.jpg", "strip.png"}
+    assert said.err.count("a picture of 9000 x 10 would become 57600 x 64") == 1
+    assert said.err.count("\n") == 3
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,29 @@ def test_scales_count_too(which: str, request: pytest.FixtureRequest, monkeypatc
     assert given[0] == pytest.approx([0.5 * base, base, 2.0])
 
 
+@pytest.mark.parametrize("size", [(9000, 10), (10, 9000), (3000, 60)])
+def test_strips_that_would_become_enormous_are_refused_before_they_are_read(
+    hybrid: Path, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(task, "class_probabilities", None)
+    monkeypatch.setattr(task, "_class_maps", None)
+    width, height = (round(side * 64 / min(size)) for side in size)
+    if size[0] < size[1]:  # a window is wider than tall
+        width, height = 96, 96 * 900
+    told = f"a picture of {size[0]} x {size[1]} would become {width} x {height} .* cut it into pieces"
+    with pytest.raises(SegmentError, match=told) as caught:
+        segment(Image.effect_noise(size, 60), system=hybrid)
+    assert "\n" not in str(caught.value)
+    assert "scales" not in str(caught.value)
+
+
+def test_scales_decide_what_a_strip_becomes(hybrid: Path) -> None:
+    strip = Image.effect_noise((300, 20), 60)
+    assert segment(strip, system=hybrid).mask.shape == (20, 300)
+    with pytest.raises(SegmentError, match="or ask for smaller scales"):
+        segment(strip, system=hybrid, scales=(1, 4))
+
+
 def test_a_linear_decoder_names_pixels_without_attention(tmp_path: Path) -> None:
     found = segment(sample_photographs()[0], system=save(tmp_path, small(decoder_depth=0)))
     assert found.attention is None

@@ -29,6 +29,7 @@ from sightline.systems.segmenter_hybrid import SegmenterHybrid
 
 DEFAULT = "segmenter_hybrid"
 MOST = 1 << 27  # numbers (classes x pixels) computed at once: larger photographs, and scales, are brought down to them
+ENLARGED = 32  # windows' areas that a photograph may be enlarged to, beyond what it is itself at a scale
 # what the published variant.yml calls its data and its scaling of the channels
 _PUBLISHED: dict[str, tuple[Sequence[str], np.ndarray]] = {
     "ade20k": (ade20k.CLASSES, ade20k.PALETTE),
@@ -224,7 +225,8 @@ def segment(
     `image` is a path, a PIL image, an array or a tensor; `system` is as in `open_segmenter`.  The picture is read in
     overlapping windows whose logits are averaged; chances are averaged over `scales`, and mirrored with `flip`.  What
     would be more than 134 million numbers (classes x pixels) of a photograph or at a scale is reduced to them.  Raises
-    SegmentError for an unusable system or scale, and PhotographError for a picture that cannot be opened.
+    SegmentError for an unusable system or scale and for strips that would become enormous, and PhotographError for a
+    picture that cannot be opened.
     """
     if not scales or not all(0.1 <= scale <= 4 for scale in scales):
         raise SegmentError(f"scales lie between 0.1 and 4, at least one, given {list(scales)}")
@@ -258,17 +260,39 @@ def _named(
         photograph = photograph.resize([max(1, int(side * room**0.5)) for side in size], Image.Resampling.LANCZOS)
     base = opened.short / min(photograph.size) if opened.short else 1.0
     largest = (MOST / (photograph.width * photograph.height * len(opened.classes))) ** 0.5
+    reduced = [min(base * scale, largest) for scale in scales]
+    for scale, asked in zip(reduced, scales, strict=True):
+        _check_room(opened, size, photograph.size, scale, asked)
     chances = class_probabilities(
         opened.system,
         opened.pixels(photograph),
         window=opened.window,
         stride=opened.stride,
-        scales=[min(base * scale, largest) for scale in scales],
+        scales=reduced,
         mirrored=flip,
     )
     chance, mask = (values[0].cpu().numpy() for values in chances.max(dim=1))
     named = Image.fromarray(mask.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
     return np.array(named), np.array(Image.fromarray(chance).resize(size, Image.Resampling.NEAREST))
+
+
+def _check_room(
+    opened: OpenSegmenter, given: tuple[int, int], size: tuple[int, int], scale: float, asked: float | int
+) -> None:
+    """Raises SegmentError for a strip: brought to a window's height it would be far larger than the photograph is.
+
+    `size` (width, height) is read at `scale`, enlarged until a window fits; `asked` is the scale that was asked for.
+    """
+    (width, height), (tall, wide) = size, opened.window
+    scale = max(scale, wide / width, tall / height)
+    most = min(max(width * height * asked**2, ENLARGED * wide * tall), 2 * MOST / len(opened.classes))
+    if width * height * scale**2 > 1.01 * most:
+        smaller = ", or ask for smaller scales" if asked > 1 else ""
+        raise SegmentError(
+            f"a picture of {given[0]} x {given[1]} would become {width * scale:.0f} x {height * scale:.0f} to be read "
+            f"in windows of {wide} x {tall}, and {most / 1e6:.1f} million pixels are the most: cut it into pieces that "
+            f"are less long{smaller}"
+        )
 
 
 def _class_maps(opened: OpenSegmenter, photograph: Image.Image) -> np.ndarray | None:
