@@ -49,8 +49,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_for_persons(home: Path, toys: Path, capsys: Captured) -> None:
     assert run(["point", "scenes/one.png", "the red cube", "-s", str(toys / "pointing")]) == 0
     shown = capsys.readouterr().out
-    left, top, right, bottom = point("scenes/one.png", "the red cube", system=toys / "pointing").box
-    assert shown.startswith(f"one.png: left {left:.0f}, top {top:.0f}, right {right:.0f}, bottom {bottom:.0f}")
+    meant = point("scenes/one.png", "the red cube", system=toys / "pointing")
+    left, top, right, bottom = meant.box
+    place = f"left {left:.0f}, top {top:.0f}, right {right:.0f}, bottom {bottom:.0f}"
+    assert shown.startswith(f"one.png: {place} ({meant.probability:.0%})\n")
     assert "knows toy scenes." in shown
     for suffix in (".png", ".html", ".json"):
         assert (home / "points" / f"one.point{suffix}").is_file()

@@ -149,7 +149,7 @@ def _told(picture: Path, meant: "Pointed", paths: tuple[Path, ...], asked: dict[
 
 def _sentence(told: dict[str, Any]) -> str:
     left, top, right, bottom = told["box"]
-    return f"left {left:.0f}, top {top:.0f}, right {right:.0f}, bottom {bottom:.0f}"
+    return f"left {left:.0f}, top {top:.0f}, right {right:.0f}, bottom {bottom:.0f} ({told['probability']:.0%})"
 
 
 def _write_index(folder: OutputFolder, results: list[Made], question: str) -> Path:
