@@ -52,7 +52,9 @@ def test_each_photograph_gets_a_sentence_a_picture_and_a_page(
     # again: nothing is done anew, and the answers are the same
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.png")}
     assert run(given[:-3]) == 0
-    assert capsys.readouterr().out.count("captioned earlier") == 0  # another beam
+    shown = capsys.readouterr().out
+    assert shown.count("captioned earlier") == 0  # another beam
+    assert "Replaced " in shown
     assert run(given) == 0
     assert json.loads(capsys.readouterr().out)["results"] == told["results"]
     assert len(times) == 3

@@ -46,6 +46,19 @@ def test_an_unreadable_ledger_owns_nothing(tmp_path: Path, ledger: str) -> None:
     assert list(json.loads((tmp_path / LEDGER).read_text())["written"]) == ["cat-2.txt"]
 
 
+def test_names_end_without_dots_and_spaces_and_differ_by_question(tmp_path: Path) -> None:
+    folder = OutputFolder(tmp_path)
+    names = [folder.names(Path(name), (".txt",))[0].name for name in ("Ein Baum.", "Ein Haus. .", "...")]
+    assert names == ["Ein Baum.txt", "Ein Haus.txt", "picture.txt"]
+    for about in ("what?", "how many?", "what?"):
+        (path,) = folder.held(Path("cat.jpg"), (".txt",), about) or folder.names(Path("cat.jpg"), (".txt",), about)
+        path.write_text(about)
+        folder.wrote(path, Path("cat.jpg"), about)
+        names.append(path.name)
+        folder = OutputFolder(tmp_path)
+    assert names[3:] == ["cat.txt", "cat-2.txt", "cat.txt"]
+
+
 def test_fixed_names(tmp_path: Path) -> None:
     folder = OutputFolder(tmp_path)
     path = folder.fixed("index.html")

@@ -82,11 +82,25 @@ def test_the_same_question_is_not_asked_again(home: Path, toys: Path, capsys: Ca
     assert run(command) == 0
     assert capsys.readouterr().out.count("asked earlier") == 1
     assert run([*command, "--choices", "red,blue"]) == 0
-    assert "asked earlier" not in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "asked earlier" not in shown
+    assert "Replaced 6 earlier results in answers;" in shown
     assert sorted(path.name for path in (home / "answers").glob("*.json") if path.name[0] != ".") == [
         "one.ask.json",
         "two.ask.json",
     ]
+
+
+def test_another_question_has_files_of_its_own(home: Path, toys: Path, capsys: Captured) -> None:
+    questions = ("what color is the sphere?", "how many cubes?")
+    for question in questions:
+        assert run(["ask", "scenes/one.png", question, "-s", str(toys / "seeing")]) == 0
+        assert "Replaced" not in capsys.readouterr().out
+    for question, name in zip(questions, ("one", "one-2"), strict=True):
+        told = json.loads((home / "answers" / f"{name}.ask.json").read_text("utf-8"))
+        assert told["asked"]["question"] == question
+        assert run(["ask", "scenes/one.png", question, "-s", str(toys / "seeing")]) == 0
+        assert "asked earlier" in capsys.readouterr().out
 
 
 def test_a_system_without_attention_answers_without_a_picture(home: Path, toys: Path, capsys: Captured) -> None:

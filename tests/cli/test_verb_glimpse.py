@@ -66,7 +66,9 @@ def test_what_is_there_is_not_read_again(home: Path, capsys: Captured) -> None:
     after = {path.name: path.stat().st_mtime_ns for path in (home / "glimpses").glob("*.glimpse.*")}
     assert {name for name in after if after[name] == before[name]} == {n for n in before if n.startswith("one.")}
     assert run([*command, "--seed", "1"]) == 0
-    assert "read earlier" not in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "read earlier" not in shown
+    assert "Replaced 8 earlier results" in shown
     assert set(before) == {path.name for path in (home / "glimpses").glob("*.glimpse.*")}, "replaced, not added"
 
 

@@ -100,6 +100,17 @@ def test_the_same_is_not_asked_again(home: Path, toys: Path, capsys: Captured) -
         assert capsys.readouterr().out.count("asked earlier") == 1
 
 
+def test_another_question_has_files_of_its_own(home: Path, toys: Path, capsys: Captured) -> None:
+    command = ["point", "scenes/one.png", "-s", str(toys / "pointing")]
+    for question in ("the sphere", "the cube"):
+        assert run([*command, question]) == 0
+    assert (home / "points" / "one-2.point.png").is_file()
+    capsys.readouterr()
+    assert run([*command, "the cube", "--boxes", "1,2,20,21; 20,20,40,44"]) == 0
+    assert "Replaced 3 earlier results in points;" in capsys.readouterr().out
+    assert json.loads((home / "points" / "one.point.json").read_text("utf-8"))["asked"]["question"] == "the sphere"
+
+
 def test_misuse_is_one_line(home: Path, toys: Path, capsys: Captured) -> None:
     known = ["-s", str(toys / "pointing")]
     for command, message in (

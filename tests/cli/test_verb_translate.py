@@ -55,14 +55,48 @@ def test_for_machines_with_pictures_and_a_bad_sentence(home: Path, toy: Path, ca
     assert answer["failures"][0]["error"].startswith("the sentence is empty")
 
 
-def test_files_keep_their_lines_and_empty_ones_are_told(home: Path, toy: Path, capsys: Captured) -> None:
+def test_files_keep_their_lines_and_blank_ones_stay_blank(home: Path, toy: Path, capsys: Captured) -> None:
     (home / "text.de").write_text("a b\n\nc d e\n", encoding="utf-8")
-    assert run(["translate", "--file", "text.de", "-s", str(toy), "--beam", "2"]) == 2
+    assert run(["translate", "--file", "text.de", "-s", str(toy), "--beam", "2"]) == 0
     captured = capsys.readouterr()
     first, empty, last = captured.out.removesuffix("\n").split("\n")
     assert (first, empty) == (translate("a b", system=toy, beam=2).text, "")
     assert last == translate("c d e", system=toy, beam=2).text
-    assert "line 2" in captured.err
+    assert captured.err == ""
+
+
+def test_a_file_that_cannot_be_read_leaves_the_others_and_the_sentences(
+    home: Path, toy: Path, capsys: Captured
+) -> None:
+    (home / "binary").write_bytes(b"\xff\xfe\x00")
+    (home / "text.de").write_text("a b\n\n" + "a " * 900 + "\n", encoding="utf-8")
+    command = ["translate", "d e", "-f", "binary", "-f", "absent.de", "-f", "text.de", "-s", str(toy), "-o", "done"]
+    for _ in range(2):  # what could not be translated is told again
+        assert run(command) == 2
+        captured = capsys.readouterr()
+        bad = ("binary: is no text", "absent.de: cannot be read", "line 3")
+        assert all(told in line for told, line in zip(bad, captured.err.splitlines(), strict=True))
+        assert captured.out.startswith(translate("d e", system=toy).text + "\n")
+        written = (home / "done" / "text.translated.txt").read_text(encoding="utf-8")
+        assert written == translate("a b", system=toy).text + "\n\n\n"
+    assert run([*command, "--json"]) == 2
+    answer = json.loads(capsys.readouterr().out)
+    assert [one["source"] for one in answer["failures"][:2]] == ["binary", "absent.de"]
+    assert run(["translate", "-f", "absent.de", "--json"]) == 2
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["results"], len(answer["failures"])) == ([], 1)
+
+
+def test_what_is_replaced_is_told(home: Path, toy: Path, capsys: Captured) -> None:
+    (home / "text.de").write_text("a b\n", encoding="utf-8")
+    command = ["translate", "Ein Baum.", "-f", "text.de", "-s", str(toy), "-o", "done"]
+    assert run(command) == 0
+    assert "Replaced" not in capsys.readouterr().out
+    assert (home / "done" / "Ein Baum.alignment.png").is_file()
+    assert run(command[:1] + command[2:]) == 0  # nothing to do
+    assert "Replaced" not in capsys.readouterr().out
+    assert run([*command, "--beam", "1"]) == 0
+    assert "Replaced 4 earlier results in done;" in capsys.readouterr().out
 
 
 def test_a_file_that_was_cut_off_goes_on_where_it_stopped(

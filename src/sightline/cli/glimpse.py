@@ -11,7 +11,7 @@ import typer
 from sightline.cli.console import busy, print_json, tracked
 from sightline.cli.failures import Misuse, code_of, one_line
 from sightline.cli.look import gather, report
-from sightline.cli.outputs import OutputFolder, index_page
+from sightline.cli.outputs import OutputFolder, index_page, tell_replaced
 
 if TYPE_CHECKING:
     from sightline.tasks.glimpse import Glimpsed
@@ -79,6 +79,7 @@ def glimpse(
         print_json({"verb": "glimpse", "results": made, "index": index and str(index), "failures": told})
     else:
         _print_person(results, index)
+        tell_replaced(folder)
     if failures:
         raise typer.Exit(max(code_of(error) for _, error in failures))
 

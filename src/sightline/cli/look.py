@@ -10,7 +10,7 @@ import typer
 
 from sightline.cli.console import busy, hush_libraries, print_json, tracked
 from sightline.cli.failures import Misuse, code_of, one_line, say
-from sightline.cli.outputs import OutputFolder, index_page
+from sightline.cli.outputs import OutputFolder, index_page, tell_replaced
 
 if TYPE_CHECKING:
     from sightline.tasks.vision_model import VisionModel
@@ -238,7 +238,6 @@ def _print_person(results: list[Made], folder: OutputFolder | None, index: Path 
             typer.echo(f"  {path}")
     if index is not None:
         typer.echo(f"All together: {index}")
-    if folder is not None and folder.replaced:
-        typer.echo(f"Replaced {len(folder.replaced)} earlier results of these photographs in {folder.folder}.")
+    tell_replaced(folder)
     if results:
         typer.echo("A map shows where attention went, not why.")

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from urllib.parse import quote
 
+import typer
+
 from sightline.cli.failures import Misuse
 
 LEDGER = ".sightline.json"
@@ -13,6 +15,10 @@ LEDGER = ".sightline.json"
 
 def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _origin(source: Path, about: str) -> str:
+    return f"{source.resolve()}\n{about}" if about else str(source.resolve())
 
 
 class OutputFolder:
@@ -25,13 +31,14 @@ class OutputFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.replaced: list[Path] = []
+        self.replaced: list[Path] = []  # what lay here before and was written anew
         self._given: set[str] = set()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if not folder.is_dir():
                 raise NotADirectoryError
             self._written = self._read_ledger()
+            self._found = {name for name in self._written if (folder / name).exists()}
             self._keep()
         except OSError as error:
             reason = error.strerror or "not a folder"
@@ -59,22 +66,23 @@ class OutputFolder:
             return True
         return entry is not None and entry["source"] == source and _digest(path) == entry["sha256"]
 
-    def names(self, source: Path, suffixes: tuple[str, ...]) -> tuple[Path, ...]:
-        """Paths ``stem + suffix`` for the results of one source, the stem numbered until all of them are
-        free."""
-        stem = re.sub(r'[\x00-\x1f<>:"/\\|?*]', "_", source.stem)[:80] or "picture"
-        origin = str(source.resolve())
+    def names(self, source: Path, suffixes: tuple[str, ...], about: str = "") -> tuple[Path, ...]:
+        """Paths ``stem + suffix`` for the results of one source, the stem numbered until all of them are free.
+
+        Another `about`, as of another question, has names of its own.
+        """
+        stem = re.sub(r'[\x00-\x1f<>:"/\\|?*]', "_", source.stem)[:80].rstrip(". ") or "picture"
+        origin = _origin(source, about)
         for number in range(1, 100_000):
             names = [f"{stem if number == 1 else f'{stem}-{number}'}{suffix}" for suffix in suffixes]
             if all(self._is_free(name, origin) for name in names):
                 self._given.update(name.casefold() for name in names)
-                self.replaced += [self.folder / name for name in names if (self.folder / name).exists()]
                 return tuple(self.folder / name for name in names)
         raise Misuse(f"--out {self.folder}: no free name for {source.name}; empty the folder")
 
-    def held(self, source: Path, suffixes: tuple[str, ...]) -> tuple[Path, ...] | None:
+    def held(self, source: Path, suffixes: tuple[str, ...], about: str = "") -> tuple[Path, ...] | None:
         """The results of one source that an earlier command left here, all of them and unchanged; else None."""
-        origin = str(source.resolve())
+        origin = _origin(source, about)
         for name, entry in self._written.items():
             if entry["source"] != origin or not name.endswith(suffixes[0]):
                 continue
@@ -92,11 +100,25 @@ class OutputFolder:
         self._given.add(name.casefold())
         return self.folder / name
 
-    def wrote(self, path: Path, source: Path | None = None) -> None:
+    def keeps(self, paths: tuple[Path, ...]) -> None:
+        """Count results that are gone on with as none that are replaced."""
+        self._found.difference_update(path.name for path in paths)
+
+    def wrote(self, path: Path, source: Path | None = None, about: str = "") -> None:
         """Enter a finished file in the ledger."""
-        origin = "" if source is None else str(source.resolve())
+        origin = "" if source is None else _origin(source, about)
+        if source is not None and path.name in self._found:
+            self._found.remove(path.name)
+            self.replaced.append(path)
         self._written[path.name] = {"source": origin, "sha256": _digest(path)}
         self._keep()
+
+
+def tell_replaced(folder: OutputFolder | None) -> None:
+    """Say on stdout how many earlier results were written anew, where any were."""
+    if folder is not None and folder.replaced:
+        many = "1 earlier result" if len(folder.replaced) == 1 else f"{len(folder.replaced)} earlier results"
+        typer.echo(f"Replaced {many} in {folder.folder}; another --out keeps both.")
 
 
 def index_page(title: str, entries: list[tuple[str, str, str, str]]) -> str:

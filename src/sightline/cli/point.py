@@ -11,7 +11,7 @@ import typer
 from sightline.cli.console import busy, hush_libraries, print_json, tracked
 from sightline.cli.failures import Misuse, code_of, one_line
 from sightline.cli.look import gather, report
-from sightline.cli.outputs import OutputFolder, index_page
+from sightline.cli.outputs import OutputFolder, index_page, tell_replaced
 
 if TYPE_CHECKING:
     from sightline.tasks.point import Pointed
@@ -90,6 +90,7 @@ def point(
         print_json({"verb": "point", "results": made, "index": index and str(index), "failures": told})
     else:
         _print_person(results, index)
+        tell_replaced(folder)
     if failures:
         raise typer.Exit(max(code_of(error) for _, error in failures))
 
@@ -112,7 +113,8 @@ def _point(picture: Path, opened: Any, folder: OutputFolder, asked: dict[str, An
     asked = asked | {"sha256": hashlib.sha256(picture.read_bytes()).hexdigest()}
     # a system without attention has no page
     suffixes = SUFFIXES if opened.model.kind == "attention" else SUFFIXES[:2]
-    held = folder.held(picture, suffixes)
+    about = " ".join(asked["question"].split())  # another question has files of its own
+    held = folder.held(picture, suffixes, about)
     if held is not None:
         told = json.loads(held[0].read_text("utf-8"))
         if told.get("asked") == asked:
@@ -120,13 +122,13 @@ def _point(picture: Path, opened: Any, folder: OutputFolder, asked: dict[str, An
     from sightline.tasks.point import point as point_at
 
     meant = point_at(picture, asked["question"], boxes=asked["boxes"], system=opened)
-    paths = held or folder.names(picture, suffixes)
+    paths = held or folder.names(picture, suffixes, about)
     told = _told(picture, meant, paths, asked)
     paths[0].write_text(json.dumps(told, ensure_ascii=False, indent=1) + "\n", "utf-8")
     for path in paths[1:]:
         meant.save(path)
     for path in paths:
-        folder.wrote(path, picture)
+        folder.wrote(path, picture, about)
     return Made(picture, told)
 
 

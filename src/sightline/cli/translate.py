@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +11,7 @@ import typer
 from sightline.cli.console import busy, hush_libraries, print_json, tracked
 from sightline.cli.failures import Misuse, code_of, one_line
 from sightline.cli.look import report
-from sightline.cli.outputs import OutputFolder
+from sightline.cli.outputs import OutputFolder, tell_replaced
 
 if TYPE_CHECKING:
     from sightline.tasks.translate import Translation, Translator
@@ -51,13 +51,16 @@ def translate(
 
     The bundled systems, transformer and seq2seq, learned German captions of photographs and their English translations,
     and know little else.
-    With --out, sentences leave a picture and a page of their alignment, files a text of as many lines; a file that was
-    cut off goes on where it stopped.
+    With --out, sentences leave a picture and a page of their alignment, files a text of as many lines, blank where they
+    are; a file that was cut off goes on where it stopped.
     """
     if not sentences and not files:
         raise Misuse("translate needs at least one SENTENCE, or --file; see `sightline translate --help`")
     failures: Failures = []
-    lines = [(path, _lines_of(path)) for path in files or []]
+    lines = _read_files(files or [], failures)
+    if not sentences and not lines:
+        _finish(system, [], failures, as_json)
+        return
     with busy(f"Opening {system} …", as_json):
         from sightline.tasks.translate import open_translator
 
@@ -75,11 +78,28 @@ def translate(
         results.append(done) if folder else results.extend(done["lines"])
         if not as_json:
             typer.echo(done["translation"] if folder else "\n".join(line["text"] for line in done["lines"]))
+    if not as_json:
+        tell_replaced(folder)
+    _finish(opened.name, results, failures, as_json)
+
+
+def _finish(system: str, results: list[dict[str, Any]], failures: Failures, as_json: bool) -> None:
     if as_json:
         told = [{"source": source, "error": one_line(error)} for source, error in failures]
-        print_json({"verb": "translate", "system": opened.name, "results": results, "failures": told})
+        print_json({"verb": "translate", "system": system, "results": results, "failures": told})
     if failures:
         raise typer.Exit(max(code_of(error) for _, error in failures))
+
+
+def _read_files(files: list[Path], failures: Failures) -> list[tuple[Path, list[str]]]:
+    """The files that can be read with their sentences; the others are reported and the rest goes on."""
+    lines = []
+    for path in files:
+        try:
+            lines.append((path, _lines_of(path)))
+        except Misuse as error:
+            report(failures, str(path), error)
+    return lines
 
 
 def _lines_of(path: Path) -> list[str]:
@@ -160,26 +180,21 @@ def _file(
     quiet: bool,
 ) -> dict[str, Any]:
     """Translates a file in chunks; with a folder, each chunk is written before the next, and read again on resuming."""
-    from sightline.tasks.translate import TranslationError, read_sentence, translate_all
+    from sightline.tasks.translate import translate_all
 
     source = Path("stdin") if str(path) == "-" else path
     names = folder.names(source, (".translated.jsonl", ".translated.txt")) if folder else ()
     made = {"system": opened.name, **options}
     done = _kept(names[0], texts, made) if names else []
     resumed = len(done)
-    for number, text in enumerate(texts[:resumed], 1):
-        if not text.strip():
-            report(failures, f"{path} line {number}", TranslationError("the sentence is empty; give some words"))
+    if folder is not None and resumed:  # gone on with, not replaced
+        folder.keeps(names)
+    _readable(path, texts, [place for place, line in enumerate(done) if "score" not in line], opened, failures)
     for first in tracked(range(resumed, len(texts), CHUNK), f"Translating {source.name}", quiet=quiet):
-        good: list[int] = []
-        for place in range(first, min(first + CHUNK, len(texts))):
-            try:
-                read_sentence(texts[place], opened.pieces)
-                good.append(place)
-            except ValueError as error:
-                report(failures, f"{path} line {place + 1}", error)
+        places = range(first, min(first + CHUNK, len(texts)))
+        good = _readable(path, texts, places, opened, failures)
         found = dict(zip(good, translate_all([texts[p] for p in good], system=opened, **options), strict=True))
-        for place in range(first, min(first + CHUNK, len(texts))):
+        for place in places:
             one = {"text": found[place].text, "score": found[place].score} if place in found else {"text": ""}
             done.append({"source": texts[place], **one})
         if folder is not None:
@@ -190,6 +205,24 @@ def _file(
         _write(folder, names[1], source, "".join(line["text"] + "\n" for line in done))
     written = str(names[1]) if names else None
     return {"file": str(path), "translation": written, "lines": done, "resumed": resumed}
+
+
+def _readable(
+    path: Path, texts: list[str], places: Iterable[int], opened: "Translator", failures: Failures
+) -> list[int]:
+    """The places of the lines that can be translated; blank lines stay blank, others are reported."""
+    from sightline.tasks.translate import read_sentence
+
+    good: list[int] = []
+    for place in places:
+        if not texts[place].strip():
+            continue
+        try:
+            read_sentence(texts[place], opened.pieces)
+            good.append(place)
+        except ValueError as error:
+            report(failures, f"{path} line {place + 1}", error)
+    return good
 
 
 def _write(folder: OutputFolder, path: Path, source: Path, text: str) -> None:
