@@ -143,11 +143,12 @@ def test_failures_have_lines_and_codes(capsys: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX systems")
-def test_ctrl_c_stops_with_130_and_no_traceback() -> None:
+@pytest.mark.parametrize(("verb", "said"), [("look", "stopped"), ("segment", "the same command goes on from there")])
+def test_ctrl_c_stops_with_130_and_one_line(verb: str, said: str) -> None:
     code = (
-        "import sightline.cli.look as look, sys, time\nfrom sightline.cli.main import main\n"
+        f"import sys, time\nfrom sightline.cli.main import main\nlook = sys.modules['sightline.cli.{verb}']\n"
         "def wait(*_): print('ready', flush=True); time.sleep(60)\n"
-        "look.gather = wait\nsys.argv = ['sightline', 'look', 'a.jpg']\nmain()"
+        f"look.gather = wait\nsys.argv = ['sightline', '{verb}', 'a.jpg']\nmain()"
     )
     running = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert running.stdout is not None
@@ -155,6 +156,8 @@ def test_ctrl_c_stops_with_130_and_no_traceback() -> None:
     running.send_signal(signal.SIGINT)
     _, told = running.communicate(timeout=30)
     assert running.returncode == 130
+    (line,) = filter(None, told.splitlines())
+    assert line.endswith(said)
     assert "Traceback" not in told
 
 

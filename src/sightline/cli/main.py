@@ -9,7 +9,7 @@ import typer
 from sightline.cli.ask import ask
 from sightline.cli.caption import caption
 from sightline.cli.classify import classify
-from sightline.cli.failures import exit_code
+from sightline.cli.failures import STOPPED, exit_code, say
 from sightline.cli.glimpse import glimpse
 from sightline.cli.look import look
 from sightline.cli.point import point
@@ -69,6 +69,8 @@ for _verb in (
 ):  # fmt: skip
     app.command()(_verb)
 
+_GOES_ON = ("caption", "ask", "point", "glimpse", "segment", "scenes")  # where what is there is not made again
+
 
 def run(arguments: list[str] | None = None) -> int:
     """Run one command line and return its exit code; every failure becomes one line on stderr."""
@@ -78,6 +80,9 @@ def run(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001 - the one place where any failure turns into a line and a code
         return exit_code(error, as_json="--json" in arguments)
+    if code == STOPPED:  # typer turns Ctrl-C into this code and says nothing
+        goes_on = bool(arguments) and arguments[0] in _GOES_ON
+        say("stopped; what is finished is kept, and the same command goes on from there" if goes_on else "stopped")
     return code if isinstance(code, int) else 0
 
 
