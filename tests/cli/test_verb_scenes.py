@@ -66,3 +66,8 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixt
     (tmp_path / "file").write_text("")
     assert run(["scenes", "edits", "--n", "2", "--out", str(tmp_path / "file")]) == 2
     assert "is a file" in capsys.readouterr().err
+    for more in ([], ["--arrow"]):
+        assert run(["scenes", "edits", "--n", "2", "--out", str(tmp_path / "file" / "deeper"), *more]) == 2
+        error = capsys.readouterr().err
+        assert "deeper: cannot write there (not a directory)" in error
+        assert error.count("\n") == 1

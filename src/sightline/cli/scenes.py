@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sightline.cli.console import print_json
-from sightline.cli.failures import Misuse
+from sightline.cli.failures import Misuse, one_line
 
 if TYPE_CHECKING:
     from sightline.data.scenes import Scenes
@@ -53,8 +53,11 @@ def scenes(
     if out is None:
         raise Misuse(f"scenes {task} needs --out FOLDER to write to")
     world = _open(task, n, size, seed, split, objects)
-    with _progress(n, quiet=as_json or arrow) as done:
-        _write(world, task, out, arrow, done)
+    try:
+        with _progress(n, quiet=as_json or arrow) as done:
+            _write(world, task, out, arrow, done)
+    except OSError as error:
+        raise Misuse(f"--out {out}: cannot write there ({(error.strerror or one_line(error)).lower()})") from error
     if as_json:
         written = {"task": task, "scenes": n, "seed": seed, "split": split, "out": str(out)}
         print_json({"verb": "scenes", **written, "format": "datasets" if arrow else "files"})
