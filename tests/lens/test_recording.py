@@ -190,8 +190,13 @@ def test_overlay_draws_the_map_that_was_asked_for() -> None:
 def test_montage_shows_every_layer_that_kept_its_row() -> None:
     whole, _ = recorded(vit())
     row, _ = recorded(vit(), queries=sightline.CLS)
-    # a row alone is multiplied and scaled in another order: equal to a rounding, which may be one level of red
-    assert torch.allclose(red(whole.montage()).float(), red(row.montage()).float(), atol=1)
+    # a row alone is multiplied and scaled in another order: equal to a rounding, which may move a pixel to the next
+    # colour of the table, two levels of red away
+    for all_rows, alone in zip(whole, row, strict=True):
+        assert torch.allclose(all_rows.weights[:, :, :1], alone.weights, atol=1e-6)
+    apart = (red(whole.montage()).float() - red(row.montage()).float()).abs()
+    assert apart.max() <= 2
+    assert (apart > 1).float().mean() < 1e-5
     some, _ = recorded(vit(), sites="*.1.*")
     assert some.montage().height < whole.montage().height
     other, _ = recorded(vit(), queries=5)

@@ -6,6 +6,7 @@ import lightning
 import pytest
 from torch import nn
 
+from sightline.recipes import machines
 from sightline.recipes import plan as plans
 from sightline.recipes.plan import NAMES, TrainingError, command_of, new_plan, recipe_of
 
@@ -122,3 +123,10 @@ def test_the_command_names_machines_other_than_one() -> None:
 def test_words_that_mean_something_to_the_shell_stay_words() -> None:
     sizes = new_plan("seq2seq", "multi30k:somewhere", True, {"attention": None})["sizes"]
     assert sizes["attention"] == "none"
+
+
+@pytest.mark.parametrize(("native", "taken"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_bfloat16_is_taken_only_where_it_is_computed(native: bool, taken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machines, "halves", lambda: native)
+    plan = new_plan("vit", "folder:photos", False, {"precision": "bf16-mixed"})
+    assert machines.fitted(plan)["settings"]["precision"] == taken

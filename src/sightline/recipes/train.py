@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 
 from sightline.recipes.batches import Batches, Unreadable
-from sightline.recipes.machines import check_machines, is_first, stop_others, trainer_options
+from sightline.recipes.machines import check_machines, fitted, is_first, stop_others, trainer_options
 from sightline.recipes.parts import Parts
 from sightline.recipes.plan import ALONE, TrainingError, command_of, new_plan, read_plan, recipe_of
 from sightline.recipes.progress import Progress, quiet
@@ -48,7 +48,7 @@ def train(
     if resume is not None:
         folder, plan = Path(resume), read_plan(Path(resume), system, data, overrides)
     else:
-        plan = new_plan(system, data, tiny, overrides)
+        plan = fitted(new_plan(system, data, tiny, overrides))
         folder = Path(out or Path("runs") / str(system))
         if is_first() and any((folder / kept).exists() for kept in ("metrics.json", "checkpoints/last.ckpt")):
             raise TrainingError(f"{folder}: holds a run already; give another out, or resume it")
