@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 SIDE = 32
-BATCH = {"full": 512, "small": 256, "tiny": 32}
+BATCH = {"full": 512, "small": 128, "tiny": 32}
 SIZES: dict[str, dict[str, dict[str, Any]]] = {
     "full": {  # for a GPU
         "resnet": {"image_size": SIDE, "blocks": (1, 1, 1, 1), "width": 64, "stem": "small"},
@@ -32,7 +32,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 SHARED: dict[str, Any] = {"save_every": 500, "seed": 0}
 PAIR: dict[str, Any] = {"blur": 0.0, "least": 0.2}
 CROPS: dict[str, Any] = {"blur": 0.0, "least": 0.1, "smallest": 0.25, "crops": 4}
-DINO: dict[str, Any] = {**CROPS, "momentum": 0.99, "prototypes": 4096, "hidden": 512, "bottleneck": 128}
+DINO: dict[str, Any] = {**CROPS, "momentum": 0.99, "prototypes": 1024, "hidden": 512, "bottleneck": 128}
 
 
 @dataclass(frozen=True)
