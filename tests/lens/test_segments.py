@@ -53,7 +53,8 @@ def test_the_page_is_self_contained_and_each_class_is_a_choice() -> None:
     page = segments().page()
     assert "<script" not in page
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
-    assert page.count('type="radio"') == 1 + 3  # all together, and each class that is there
+    assert page.count('type="radio"') == 2 + 3  # the photograph, all together, and each class that is there
+    assert re.findall(r'aria-label="([^"]*)" checked', page) == ["all classes"]
     assert page.count("<img") == 1 + 1 + 3
     assert "road &amp; kerb" in page
     assert "road & kerb" not in page
