@@ -256,6 +256,8 @@ def test_titles_and_small_print_are_drawn(monkeypatch: pytest.MonkeyPatch) -> No
         "strip": lambda: view.strip(image, ["one", "two"], maps, title="The title", scores=[0.25, 1.0]),
         "matrix": lambda: view.matrix(maps[0], list("abcdefghijklmn"), list("abcdefghijklmn"), title="The title"),
         "side": lambda: view.side_by_side([image, image], labels=["left", "right"], title="The title"),
+        "noted": lambda: view.overlay(image, maps[0], title="The title", note="No check."),
+        "masks": lambda: view.masks(image, maps > 0, maps[0], title="The title", note="The check: none."),
     }
     said = {}
     for name, make in views.items():
@@ -273,6 +275,9 @@ def test_titles_and_small_print_are_drawn(monkeypatch: pytest.MonkeyPatch) -> No
     assert all(word in said["strip"] for word in ("one", "two", "0.25", "1.00"))
     assert "left" in said["side"]
     assert "right" in said["side"]
+    assert f"{sheet.SMALL_PRINT} No check." in said["noted"]
+    assert f"{sheet.SMALL_PRINT} The check: none." in said["masks"]
+    assert not [name for name, words in said.items() if "check" in words and name not in ("noted", "masks")]
 
 
 def test_zero_and_constant_maps_are_drawn_and_named() -> None:

@@ -240,4 +240,6 @@ def _print_person(results: list[Made], folder: OutputFolder | None, index: Path 
         typer.echo(f"All together: {index}")
     tell_replaced(folder)
     if results:
-        typer.echo("A map shows where attention went, not why.")
+        unchecked = any(made.summary["check"] is None for made in results)
+        more = "; --check measures its effect." if unchecked else "."
+        typer.echo(f"A map shows where attention went, not why{more}")

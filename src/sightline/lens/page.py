@@ -22,6 +22,12 @@ from sightline.lens.sheet import SMALL_PRINT
 
 __all__ = ["LIMIT", "PageCurve", "PageData", "PageSite", "pack", "page", "to_notebook_html", "write_page"]
 
+_CHECKED = 'the <a href="#check">check above</a> answers it.'
+_UNCHECKED = (
+    "only a check answers it, and none was made here; <code>sightline look --check</code>, in Python "
+    "<code>seen.check()</code>, makes one."
+)
+
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     def cells(row: Sequence[object], tag: str) -> str:
@@ -111,6 +117,7 @@ def _sections(data: PageData, notes: Sequence[str]) -> dict[str, str]:
         "command": f"<p>Made by <code>{quote(data.command)}</code></p>" if data.command else "",
         "versions": f"<p>{versions}</p>" if versions else "",
         "small_print": quote(SMALL_PRINT),
+        "whether_checked": _CHECKED if data.curves or data.findings else _UNCHECKED,
     }
 
 

@@ -43,19 +43,20 @@ def overlay(
     smooth: bool = True,
     limits: tuple[Number, Number] | None = None,
     mass: Number | None = 0.6,
+    note: str = "",
 ) -> Image.Image:
     """An attention map (h, w) laid on its photograph, with a colour bar in multiples of the uniform level.
 
     The photograph keeps its size and aspect, within 384 to 1024 pixels on the long side.  `limits` are the
     values of the coldest and hottest colour (default `paint.heat_range`), `mass` the share of the map that the
-    drawn line encloses (None: no line), `smooth` cubic or square cells.  Raises ValueError for NaN and wrong
-    shapes.
+    drawn line encloses (None: no line), `smooth` cubic or square cells, `note` words behind the small print.
+    Raises ValueError for NaN and wrong shapes.
     """
     values, picture = as_map(heat), shown_size(photograph(image))
     limits = limits or heat_range(values)
     body = blend(picture, values, alpha=alpha, colours=colours, smooth=smooth, limits=limits, mass=mass)
     key = legend(values, limits, max(body.width, 320), colours, mass)
-    return sheet(body, title, caption, key)
+    return sheet(body, title, caption, key, note=note)
 
 
 def threshold_view(
@@ -92,10 +93,12 @@ def masks(
     title: str = "",
     caption: str = "",
     columns: int = 4,
+    note: str = "",
 ) -> Image.Image:
     """The heat of all heads, then the photograph lit where each head's cells are (heads, h, w): DINO's figure.
 
-    `labels` are words below each head's picture.  Raises ValueError for no heads, or for another number of labels.
+    `labels` are words below each head's picture, `note` words behind the small print.  Raises ValueError for no
+    heads, or for another number of labels.
     """
     kept = [as_map(np.asarray(one, dtype=np.float64)) > 0 for one in cells]
     labels = labels or [f"head {number}" for number in range(len(kept))]
@@ -116,7 +119,7 @@ def masks(
         body.paste(panel, (left, top))
         middle = (left + size[0] // 2, top + size[1] + 5)
         draw.text(middle, fitted(label, font, size[0]), font=font, fill=INK, anchor="ma")
-    return sheet(body, title, caption)
+    return sheet(body, title, caption, note=note)
 
 
 def _grid(maps: Maps) -> list[list[np.ndarray]]:

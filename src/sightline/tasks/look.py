@@ -231,10 +231,11 @@ def _drawn(made: Look) -> Image.Image:
     from sightline.lens import view
 
     title = f"{made.title} · {made.model} · {made.method}"
+    note = f"The check: {made.check.verdict}." if made.check else "sightline look --check measures its effect."
     if made.masks is None:
-        return view.overlay(made.image, made.heat, title=title, caption=describe(made.heat))
+        return view.overlay(made.image, made.heat, title=title, caption=describe(made.heat), note=note)
     words = [f"head {number} · {float(mask.float().mean()):.0%}" for number, mask in enumerate(made.masks)]
-    return view.masks(made.image, made.masks, made.heat, labels=words, title=title, caption=made.sentence)
+    return view.masks(made.image, made.masks, made.heat, labels=words, title=title, caption=made.sentence, note=note)
 
 
 def _run(
