@@ -313,6 +313,12 @@ def test_page_says_what_maps_mean_and_how_it_was_made() -> None:
     assert svg.split() == ["40.0,20.0", "190.0,106.7", "340.0,150.0"]
 
 
+def test_classes_are_named_with_spaces() -> None:
+    text = page(example(answers=[("golden_retriever", 0.75)]))
+    assert "golden retriever" in text
+    assert "golden_retriever" not in text
+
+
 def test_the_page_speaks_of_a_check_only_where_there_is_one() -> None:
     for more, there in (({}, True), ({"findings": []}, True), ({"curves": []}, True)):
         assert ('href="#check"' in page(example(**more))) is ('<section id="check">' in page(example(**more))) is there

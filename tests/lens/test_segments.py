@@ -63,6 +63,27 @@ def test_the_page_is_self_contained_and_each_class_is_a_choice() -> None:
     assert "token" not in segments(maps={}).page()
 
 
+def test_names_are_drawn_with_spaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sightline.lens import sheet
+
+    drawn: list[str] = []
+    original = sheet.ImageDraw.ImageDraw.text
+
+    def text(self: object, place: object, words: str, **rest: object) -> None:
+        drawn.append(words)
+        original(self, place, words, **rest)
+
+    monkeypatch.setattr(sheet.ImageDraw.ImageDraw, "text", text)
+    made = Segments(
+        Image.new("RGB", (400, 300)), np.zeros((300, 400), np.uint8), ("traffic_light",), PALETTE[:1],
+        {"traffic_light": np.ones((3, 4))},
+    )  # fmt: skip
+    made.picture()
+    assert drawn.count("traffic light") == 2  # the map's and the legend's
+    assert "traffic_light" not in made.page() + " ".join(drawn)
+    assert list(made.areas) == ["traffic_light"]
+
+
 def test_saved_by_its_ending(tmp_path: Path) -> None:
     made = segments()
     assert made.save(tmp_path / "a.html").read_text("utf-8").startswith("<!doctype html>")

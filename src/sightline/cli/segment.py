@@ -128,7 +128,9 @@ def _told(photograph: Path, named: "Segmentation", paths: tuple[Path, ...], aske
 
 
 def _sentence(told: dict[str, Any]) -> str:
-    return ", ".join(f"{area['class']} {area['share']:.0%}" for area in told["areas"][:3])
+    from sightline.lens.sheet import spoken
+
+    return ", ".join(f"{spoken(area['class'])} {area['share']:.0%}" for area in told["areas"][:3])
 
 
 def _write_index(folder: OutputFolder, results: list[Made], system: str) -> Path:
@@ -143,12 +145,14 @@ def _write_index(folder: OutputFolder, results: list[Made], system: str) -> Path
 
 
 def _print_person(results: list[Made], index: Path | None) -> None:
+    from sightline.lens.sheet import spoken
+
     for made in results:
         typer.echo(f"{made.source.name}{'  (segmented earlier)' if made.kept else ''}")
         wide = max(len(area["class"]) for area in made.told["areas"])
         typer.echo(f"  {'class':<{wide}}   area   sure")
         for area in made.told["areas"]:
-            typer.echo(f"  {area['class']:<{wide}} {area['share']:6.1%} {area['sure']:6.0%}")
+            typer.echo(f"  {spoken(area['class']):<{wide}} {area['share']:6.1%} {area['sure']:6.0%}")
         typer.echo(f"  {made.told['mask']}\n  {made.told['picture']}\n  {made.told['page']}")
     if index is not None:
         typer.echo(f"All together: {index}")

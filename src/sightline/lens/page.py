@@ -18,7 +18,7 @@ from PIL import Image
 
 from sightline.lens.page_data import LIMIT, PageCurve, PageData, PageSite, data_uri, pack, payload
 from sightline.lens.paint import photograph
-from sightline.lens.sheet import SMALL_PRINT
+from sightline.lens.sheet import SMALL_PRINT, spoken
 
 __all__ = ["LIMIT", "PageCurve", "PageData", "PageSite", "pack", "page", "to_notebook_html", "write_page"]
 
@@ -67,7 +67,7 @@ def _chart(title: str, curves: Sequence[PageCurve]) -> str:
 
 def _answer(data: PageData) -> str:
     bars = "".join(
-        f'<li><span>{html.escape(label)}</span><i style="--p:{float(p):.2%}"></i><b>{float(p):.1%}</b></li>'
+        f'<li><span>{html.escape(spoken(label))}</span><i style="--p:{float(p):.2%}"></i><b>{float(p):.1%}</b></li>'
         for label, p in data.answers
     )
     said = f'<p class="said">{html.escape(data.text)}</p>' if data.text else ""

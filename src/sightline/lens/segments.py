@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from sightline.lens.choices import Choice, base_of, choice_page
 from sightline.lens.paint import Array, Photograph, as_map, blend, outline, photograph, shown_size
-from sightline.lens.sheet import INK, PAPER, badge, fitted, font_of, sheet
+from sightline.lens.sheet import INK, PAPER, badge, fitted, font_of, sheet, spoken
 from sightline.lens.strip import PICTURES
 
 MOST_MAPS = 8  # in the picture; the page has all
@@ -86,7 +86,7 @@ class Segments:
         for number, name in enumerate(names):
             one = blend(small, self.maps[name], mass=None)
             if width >= 60:
-                badge(one, name)
+                badge(one, spoken(name))
             whole.paste(one, (number % across * (width + gap), body.height + gap + number // across * (height + gap)))
         return whole
 
@@ -104,7 +104,7 @@ class Segments:
             told = f"{share:.1%}"
             draw.text((x + across - 2 * size, y), told, font=font, fill=INK, anchor="ra")
             room = across - 4 * size - font.getlength(told)
-            draw.text((x + 1.6 * size, y), fitted(name, font, room), font=font, fill=INK)
+            draw.text((x + 1.6 * size, y), fitted(spoken(name), font, room), font=font, fill=INK)
         return key
 
     def page(self) -> str:
@@ -114,8 +114,9 @@ class Segments:
         choices = [Choice("photograph"), Choice("all classes", painted, "the photograph in the classes' colours")]
         for name, share in self.areas.items():
             place = list(self.classes).index(name)
-            alt = f"{name}: outlined where it is" + (", lighter where its token looked" if name in self.maps else "")
-            choices.append(Choice(name, self._one(base, place), alt, f"{share:.1%}", self.palette[place]))
+            said = spoken(name)
+            alt = f"{said}: outlined where it is" + (", lighter where its token looked" if name in self.maps else "")
+            choices.append(Choice(said, self._one(base, place), alt, f"{share:.1%}", self.palette[place]))
         title, how = self.title or "What is where", self._how_to_read()
         return choice_page(base, choices, title=title, how=how, caption=self.caption, opens=1)
 

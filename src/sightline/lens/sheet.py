@@ -12,6 +12,11 @@ PAPER, INK, MUTED = (252, 251, 248), (28, 26, 23), (112, 106, 98)
 SMALL_PRINT = "Attention shows where information was read, not what caused the answer."
 
 
+def spoken(name: str) -> str:
+    """A class's name as a person reads it: golden_retriever is a golden retriever."""
+    return name.replace("_", " ")
+
+
 @lru_cache(maxsize=64)
 def font_of(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     """The DejaVu font that ships inside matplotlib, in pixels of height: the same letters on every machine."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sightline.data.photographs import open_photograph
 from sightline.lens.given import evaluating
+from sightline.lens.sheet import spoken
 from sightline.systems.ps_vit import PSViT
 from sightline.tasks.vision_model import Prepare, VisionModel, open_vision_model
 
@@ -340,7 +341,7 @@ def _region(down: float, across: float) -> str:
 
 
 def _spoken(labels: tuple[tuple[str, float], ...] | None) -> str:
-    return ", ".join(f"{name} {chance:.0%}" for name, chance in (labels or ())[:3])
+    return ", ".join(f"{spoken(name)} {chance:.0%}" for name, chance in (labels or ())[:3])
 
 
 def _score(logits: Tensor | None, name: str, method: str) -> Tensor | None:
@@ -370,7 +371,7 @@ def _name_the_class(checked: Any, logits: Tensor | None, names: tuple[str, ...] 
     labels = best_labels(logits, names, 1)
     if labels is None:
         return checked
-    measure = f"probability of {labels[0][0]}"
+    measure = f"probability of {spoken(labels[0][0])}"
     return replace(
         checked,
         effect=replace(checked.effect, measure=measure),

@@ -23,6 +23,7 @@ from sightline.decoding.windows import class_probabilities
 from sightline.lens.given import evaluating
 from sightline.lens.record import record
 from sightline.lens.segments import Segments
+from sightline.lens.sheet import spoken
 from sightline.lens.strip import WordStrip
 from sightline.systems.segmenter import MaskTransformer, Segmenter
 from sightline.systems.segmenter_hybrid import SegmenterHybrid
@@ -93,13 +94,13 @@ class Segmentation:
     @property
     def segments(self) -> Segments:
         """The drawing: colours on the photograph with a legend, and the page."""
-        maps = {} if self.attention is None else dict(zip(self.attention.words, self.attention.maps, strict=True))
+        maps = {} if self.attention is None else dict(zip(self.areas, self.attention.maps, strict=True))
         return Segments(self.image, self.mask, self.classes, self.palette, maps, self.title, self.system)
 
     @property
     def sentence(self) -> str:
         """The three largest classes in words."""
-        told = [f"{name} {share:.0%}" for name, share in list(self.areas.items())[:3]]
+        told = [f"{spoken(name)} {share:.0%}" for name, share in list(self.areas.items())[:3]]
         return ", ".join(told)
 
     @property
@@ -244,7 +245,7 @@ def segment(
     if maps is not None:
         shares = tuple(areas.values())
         caption = f"{opened.name}: below each class its share of the area"
-        attention = WordStrip(photograph, tuple(areas), maps[found], shares, caption=caption)
+        attention = WordStrip(photograph, tuple(map(spoken, areas)), maps[found], shares, caption=caption)
     title = Path(image).name if isinstance(image, str | Path) else "photograph"
     return Segmentation(
         mask, chance, areas, sure, opened.classes, opened.palette, photograph, attention, opened.name, title
