@@ -7,7 +7,7 @@ line of small print that says what a map shows and what it does not.
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from sightline.lens.paint import (
@@ -29,6 +29,7 @@ from sightline.lens.paint import (
 )
 from sightline.lens.sheet import INK, MUTED, PAPER, badge, fitted, font_of, legend, sheet
 
+WIDEST = 2000  # pixels of matrices side by side that carry words
 Maps = np.ndarray | Tensor | Sequence[Array]
 
 
@@ -285,12 +286,70 @@ def matrix(
             middle = (left + x * cell + cell // 2, top + y * cell + cell // 2)
             draw.text(middle, f"{values[y, x] * 100:.0f}", font=number, fill=ink, anchor="mm")
     for x, label in enumerate(columns):
-        turned = Image.new("RGB", (top - 8, round(font.size) + 6), PAPER)
-        ImageDraw.Draw(turned).text((0, 0), label, font=font, fill=INK)
-        turned = turned.rotate(90, expand=True)
-        body.paste(turned, (left + x * cell + (cell - turned.width) // 2 + 1, top - 6 - turned.height))
+        _write_upwards(body, label, (left + x * cell + cell // 2, top - 6), top - 8, font)
     unit = "Numbers are per cent. " if cell >= 30 else ""
     return sheet(body, title, caption or f"{unit}Each row is one query; brightest: {high:.3g}.")
+
+
+def _write_upwards(
+    body: Image.Image, label: str, place: tuple[int, int], length: int, font: ImageFont.FreeTypeFont
+) -> None:
+    """Writes a label of at most `length` pixels from below, its middle and foot at `place`, in place."""
+    turned = Image.new("RGB", (length, round(font.size) + 6), PAPER)
+    ImageDraw.Draw(turned).text((0, 0), label, font=font, fill=INK)
+    turned = turned.rotate(90, expand=True)
+    body.paste(turned, (place[0] - turned.width // 2 + 1, place[1] - turned.height))
+
+
+def matrices(
+    weights: Array,
+    row_labels: Sequence[str],
+    column_labels: Sequence[str],
+    *,
+    title: str = "",
+    caption: str = "",
+    colours: str = "viridis",
+) -> Image.Image:
+    """The matrix of each layer and head, from weights (layers, heads, rows, columns), with words at its sides.
+
+    Row words stand left of each layer's first matrix, column words above each of its matrices; where the words are so
+    many, or the heads, that they could not be read, they are left out (`montage`).  Each matrix has its own scale.
+    Raises ValueError where labels and weights disagree.
+    """
+    values = np.asarray(weights, dtype=np.float64)
+    if values.ndim != 4 or values.shape[2:] != (len(row_labels), len(column_labels)):
+        raise ValueError(
+            f"matrices of {len(row_labels)} x {len(column_labels)} words need weights (layers, heads, rows, columns), "
+            f"not {values.shape}"
+        )
+    layers, heads, down, across = values.shape
+    cell = int(np.clip(min(1200 / heads, 220) / max(down, across), 12, 26))
+    if heads * across * cell > WIDEST:
+        return montage(None, values, title=title, caption=caption, colours=colours)
+    font, gap = font_of(int(np.clip(cell - 2, 10, 13))), 8
+    rows, columns = ([fitted(label, font, 120) for label in labels] for labels in (row_labels, column_labels))
+    beside, above = (round(max(font.getlength(label) for label in labels)) + 8 for labels in (rows, columns))
+    named = [f"layer {layer}" for layer in range(layers)]
+    left, top = round(max(font.getlength(name) for name in named)) + 14 + beside, round(font.size * 1.8)
+    width, height = across * cell, down * cell
+    body = Image.new("RGB", (left + heads * (width + gap) - gap, top + layers * (above + height + gap) - gap), PAPER)
+    draw = ImageDraw.Draw(body)
+    for head in range(heads):
+        draw.text((left + head * (width + gap) + width // 2, 0), f"head {head}", font=font, fill=MUTED, anchor="ma")
+    for layer, name in enumerate(named):
+        y = top + layer * (above + height + gap) + above
+        draw.text((0, y + height // 2), name, font=font, fill=MUTED, anchor="lm")
+        for number, label in enumerate(rows):
+            draw.text((left - 6, y + number * cell + cell // 2), label, font=font, fill=INK, anchor="rm")
+        for head in range(heads):
+            x, one = left + head * (width + gap), relative_to_uniform(values[layer, head])
+            panel = tile(None, one, (width, height), heat_range(one), colours)
+            if min(panel.size) >= 48:
+                badge(panel, f"{one.max():.1f}×")
+            body.paste(panel, (x, y))
+            for number, label in enumerate(columns):
+                _write_upwards(body, label, (x + number * cell + cell // 2, y - 4), above - 4, font)
+    return sheet(body, title, caption or "Each on its own scale; × is times uniform.")
 
 
 def side_by_side(
