@@ -98,6 +98,12 @@ def test_what_is_held_is_not_segmented_again(folder: Path, tmp_path: Path, capsy
     shown = capsys.readouterr().out
     assert "segmented earlier" not in shown  # another question
     assert "Replaced 4 earlier results" in shown
+    assert "smooth" not in json.loads((tmp_path / "cat.segment.json").read_text("utf-8"))["asked"]
+    assert run([*given, "--flip", "--smooth"]) == 0
+    assert "Replaced 4 earlier results" in capsys.readouterr().out
+    assert json.loads((tmp_path / "cat.segment.json").read_text("utf-8"))["asked"]["smooth"] is True
+    assert run([*given, "--flip", "--smooth"]) == 0
+    assert "segmented earlier" in capsys.readouterr().out
     (tmp_path / "cat.mask.png").write_bytes(b"changed by hand")
     assert run([*given, "--flip"]) == 0
     assert (tmp_path / "cat.mask.png").read_bytes() == b"changed by hand"
