@@ -9,12 +9,12 @@ METEOR and SPICE need Java: `sightline.metrics.java`.
 """
 
 import math
-from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
-from sightline.metrics.ngrams import LONGEST, DocumentFrequency, Gram, common_length, ngrams
+from sightline.metrics.ngrams import KEPT, LONGEST, DocumentFrequency, Gram, common_length, ngrams
 from sightline.metrics.words import caption_words
 
 Caption = str | Sequence[str]
@@ -121,23 +121,23 @@ def cut_captions(
         if isinstance(of_one, str) or not len(of_one):
             told = "one string" if isinstance(of_one, str) else "none"
             raise ValueError(f"references[{number}] must be a list of one or more captions, given {told}")
-    return [_cut(one) for one in captions], [[_cut(one) for one in of_one] for of_one in references]
+    words = lru_cache(KEPT)(caption_words)
 
+    def cut(caption: Caption) -> Sequence[str]:
+        return words(caption) if isinstance(caption, str) else caption
 
-def _cut(caption: Caption) -> Sequence[str]:
-    return caption_words(caption) if isinstance(caption, str) else caption
+    return [cut(one) for one in captions], [[cut(one) for one in of_one] for of_one in references]
 
 
 def _counted(captions: list[Sequence[str]], references: list[list[Sequence[str]]]) -> np.ndarray:
     """(pictures, 10): length, closest reference length, n-grams said, n-grams right."""
     rows = []
+    grams = lru_cache(KEPT)(ngrams)
     for caption, known in zip(captions, references, strict=True):
-        allowed: Counter[Gram] = Counter()
-        for reference in known:
-            allowed |= ngrams(reference)
+        allowed = [grams(tuple(reference)) for reference in known]
         right = [0] * LONGEST
         for gram, times in ngrams(caption).items():
-            right[len(gram) - 1] += min(times, allowed[gram])
+            right[len(gram) - 1] += min(times, max(one.get(gram, 0) for one in allowed))
         closest = min((abs(len(reference) - len(caption)), len(reference)) for reference in known)[1]
         said = [max(0, len(caption) - size) for size in range(LONGEST)]
         rows.append([len(caption), closest, *said, *right])
@@ -172,9 +172,10 @@ def _consensus(
 ) -> np.ndarray:
     frequency = DocumentFrequency.of(references) if frequency is None else frequency
     scores = []
+    weigh = lru_cache(KEPT)(lambda words: _weights(words, frequency))
     for caption, known in zip(captions, references, strict=True):
         mine = _weights(caption, frequency)
-        scores.append(10 * sum(_alike(mine, _weights(one, frequency), clipped) for one in known) / len(known))
+        scores.append(10 * sum(_alike(mine, weigh(tuple(one)), clipped) for one in known) / len(known))
     return np.array(scores)
 
 

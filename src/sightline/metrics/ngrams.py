@@ -4,10 +4,13 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 Gram = tuple[str, ...]
 
 LONGEST = 4
+# a picture's references come back with every caption of it, as in judgements and in rewards: so many are counted once
+KEPT = 4096
 
 
 def ngrams(words: Sequence[str], longest: int = LONGEST) -> Counter[Gram]:
@@ -16,15 +19,19 @@ def ngrams(words: Sequence[str], longest: int = LONGEST) -> Counter[Gram]:
 
 
 def common_length(first: Sequence[str], second: Sequence[str]) -> int:
-    """Gives the length of the longest common subsequence, in O(len(first) · len(second))."""
-    row = [0] * (len(second) + 1)
-    for word in first:
-        corner = 0
-        for place, other in enumerate(second, 1):
-            above = row[place]
-            row[place] = corner + 1 if word == other else max(above, row[place - 1])
-            corner = above
-    return row[-1]
+    """Gives the length of the longest common subsequence, in O(len(second)) operations on len(first) bits.
+
+    Bit i of `row` is 0 where one word more of `first[: i + 1]` than of `first[:i]` is common with what was read of
+    `second`; adding carries each word that matches to the next such place.
+    """
+    places: dict[str, int] = {}
+    for place, word in enumerate(first):
+        places[word] = places.get(word, 0) | 1 << place
+    row = full = (1 << len(first)) - 1
+    for word in second:
+        matching = row & places.get(word, 0)
+        row = ((row + matching) | (row - matching)) & full
+    return len(first) - row.bit_count()
 
 
 @dataclass(frozen=True)
@@ -43,9 +50,10 @@ class DocumentFrequency:
         """Counts over pictures; `references` holds for each the list of its captions, already cut into words."""
         counts: Counter[Gram] = Counter()
         documents = 0
+        grams = lru_cache(KEPT)(lambda words: frozenset(ngrams(words)))
         for captions in references:
             documents += 1
-            counts.update({gram for caption in captions for gram in ngrams(caption)})
+            counts.update(frozenset().union(*(grams(tuple(caption)) for caption in captions)))
         return cls(counts, documents)
 
     def rarity(self, gram: Gram) -> float:
