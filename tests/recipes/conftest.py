@@ -1,7 +1,9 @@
 """A collection to learn from in seconds: stripes across, stripes down, and a disc, in any colours."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,6 +43,25 @@ def patterns(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def write_patterns() -> Callable[..., Path]:
     return write
+
+
+@pytest.fixture
+def no_drawings() -> Iterator[None]:
+    """For runs at whose pictures a test does not look: to draw them takes longer than a short run."""
+    import sightline.recipes.train as module  # the package is imported after the checks are in place
+    from sightline.recipes import results
+
+    write = module.write_results
+
+    def write_rest(folder: Path, plan: dict, recipe_file: Any, *given: Any) -> None:
+        silent = {"draw_samples": lambda recipe, data, path: None}
+        write(folder, plan, SimpleNamespace(**vars(recipe_file) | silent), *given)
+
+    # not the test's own monkeypatch, which it may undo half-way
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "write_results", write_rest)
+        patch.setattr(results, "draw_curves", lambda record, path: None)
+        yield
 
 
 def tinted(kind: int, random: np.random.Generator, side: int = 32) -> np.ndarray:

@@ -10,7 +10,7 @@ from sightline.checkpoints.bundled import bundled, bundled_card, bundled_folder
 from sightline.data.folder import ImageFolder
 from sightline.data.labelled import Union
 from sightline.data.photographs import sample_photographs
-from sightline.recipes import vit
+from sightline.recipes import pictures, vit
 from sightline.tasks.classify import classify
 
 
@@ -36,12 +36,12 @@ def test_it_is_as_good_as_its_card_says(shared: Path) -> None:
     card = bundled_card("vit")
     network = bundled("vit")
     recipe = vit.Recipe(network, vit.Settings(), None)
-    vit.load_beside(recipe, bundled_folder("vit"))
+    pictures.load_beside(recipe, bundled_folder("vit"))
     part = ImageFolder(shared / "data" / "tiny_imagenet", "val")
     keep = np.arange(0, len(part), 5)  # 400 pictures, ten of each class
     part.files, part.labels = [part.files[i] for i in keep], part.labels[keep]
     with torch.inference_mode():
-        figures = vit.measure(recipe, Union([part]))
+        figures = pictures.measure(recipe, Union([part]))
     said = card["measured"]["parts"][0]
     # four standard deviations of a share of 400
     assert abs(figures["top1"] - said["top1"]) < 0.1

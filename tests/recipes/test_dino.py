@@ -8,7 +8,7 @@ import torch
 
 from sightline.recipes import dino
 from sightline.recipes.backbone import build
-from sightline.recipes.probes import open_data
+from sightline.recipes.banks import open_data
 from sightline.recipes.train import evaluate, train
 from sightline.recipes.views import View, Views
 from sightline.systems.resnet import ResNet

@@ -19,6 +19,8 @@ from sightline.recipes.parts import Parts
 from sightline.recipes.plan import TrainingError, command_of, new_plan
 from sightline.recipes.train import train
 
+pytestmark = pytest.mark.usefixtures("no_drawings")
+
 # a small rate, since Adam divides the rounding errors of a vanishing gradient by themselves; nothing drawn at random
 VIT = {"steps": 6, "batch": 12, "save_every": 4, "mix": 0, "rate": 1e-4}
 WORDS = {"steps": 6, "batch": 12, "save_every": 3, "rate": 1e-4}
@@ -37,7 +39,7 @@ def translating(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
         made = Transduction("reverse", 48 if split == "train" else 8, shortest=2, longest=9, seed=len(split))
         return Pairs(made.source, made.target)
 
-    monkeypatch.setattr(seq2seq, "open_data", few)
+    monkeypatch.setattr(seq2seq, "open_data", few, raising=False)
 
     def run(name: str, **given: Any) -> Path:
         return train("seq2seq", "transduction:reverse", out=tmp_path / name, tiny=True, **WORDS | given)

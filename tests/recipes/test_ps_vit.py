@@ -31,7 +31,7 @@ def test_controls_are_trained_alike_and_keep_their_points(placed_spec: str, tmp_
     run = train("ps_vit_control", placed_spec, out=tmp_path / "run", tiny=True, steps=25, kind=kind)
     found = json.loads((run / "metrics.json").read_text("utf-8"))
     box = found["measured"]["box"]
-    data = ps_vit.open_data(placed_spec, "train")
+    data = placed_digits.open_data(placed_spec, "train")
     same = sum(parameter.numel() for parameter in ps_vit.build(data, **ps_vit.TINY_SYSTEM).parameters())
     assert found["parameters"] == same
     assert (box[0] == box[1] == box[2]) is (kind == "grid")
@@ -68,9 +68,9 @@ def test_share_inside_counts_points_on_the_masks() -> None:
 
 
 def test_the_same_step_sees_the_same_pictures(placed_spec: str) -> None:
-    data = ps_vit.open_data(placed_spec, "train")
+    data = placed_digits.open_data(placed_spec, "train")
     recipe = ps_vit.Recipe(ps_vit.build(data, **ps_vit.TINY_SYSTEM), ps_vit.Settings(), data)
-    batch = ps_vit.read_batch(data, np.arange(8), recipe)
+    batch = placed_digits.read_batch(data, np.arange(8), recipe)
     losses = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
@@ -79,7 +79,7 @@ def test_the_same_step_sees_the_same_pictures(placed_spec: str) -> None:
 
 
 def test_the_side_is_that_of_the_pictures(placed_spec: str) -> None:
-    data = ps_vit.open_data(placed_spec, "val")
+    data = placed_digits.open_data(placed_spec, "val")
     assert ps_vit.build(data).image_size == 40
     with pytest.raises(ValueError, match="image_size=64: the data's pictures have 40 pixels"):
         ps_vit.build(data, image_size=64)

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from sightline.data.unlabelled import UNKNOWN
-from sightline.recipes import banks, deepcluster, infomin, moco, results, supervised, swav
+from sightline.recipes import banks, deepcluster, infomin, moco, probes, results, supervised, swav
 from sightline.recipes.backbone import build
-from sightline.recipes.plan import NAMES, TrainingError
-from sightline.recipes.probes import measure, open_data
+from sightline.recipes.banks import open_data
+from sightline.recipes.plan import NAMES, TrainingError, recipe_of
+from sightline.recipes.probes import measure
 from sightline.recipes.self_supervised import TINY_SYSTEM
 from sightline.recipes.train import train
 
@@ -37,8 +37,7 @@ def _no_drawings() -> Iterator[None]:
     """Pictures of a run take longer than the run; test_dino.py looks at them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(results, "draw_curves", lambda *given: None)
-        for method in METHODS:
-            patch.setattr(f"sightline.recipes.{method}.draw_samples", lambda *given: None)
+        patch.setattr(probes, "draw_samples", lambda *given: None)
         yield
 
 
@@ -55,7 +54,7 @@ def test_a_tiny_run_learns(method: str, at_random: float, tints: str, tmp_path: 
     assert method in NAMES
     folder = train(method, tints, tiny=True, out=tmp_path / "run")
     assert measured(folder)["knn"] > at_random + 0.05, (measured(folder), at_random)
-    made = import_module(f"sightline.recipes.{method}").build(None, **TINY_SYSTEM)
+    made = recipe_of(method).build(None, **TINY_SYSTEM)
     kept = load_file(folder / "weights" / "model.safetensors")
     assert kept.keys() == made.state_dict().keys()  # the backbone alone
 
@@ -122,7 +121,7 @@ def test_classes_that_differ_between_training_and_held_out_pictures_are_refused(
     said = "flags: train and val differ in the classes a; neighbours need the same in both"
     for method in (*METHODS, "dino"):
         with pytest.raises(ValueError, match=said):
-            import_module(f"sightline.recipes.{method}").agree(open_data(spec, "train"), open_data(spec, "val"))
+            recipe_of(method).agree(open_data(spec, "train"), open_data(spec, "val"))
     with pytest.raises(TrainingError, match=said):
         train("byol", spec, tiny=True, out=tmp_path / "run")
     with pytest.raises(ValueError, match=said):
@@ -154,9 +153,11 @@ def test_clusters_are_made_before_the_first_step_and_once_an_epoch(tints: str) -
 SCRIPT = """
 from torch import nn
 from sightline.cli.main import main
+from sightline.recipes import probes, results
 from sightline.recipes.views import Views
 from sightline.systems import simclr
 
+probes.draw_samples = results.draw_curves = lambda *given: None
 Views.forward = lambda self, images: [images, images.flip(3)]
 simclr.projector = lambda widths: nn.Sequential(nn.Linear(*widths[:2]), nn.ReLU(), nn.Linear(*widths[1:]))
 main()

@@ -12,9 +12,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from sightline.checkpoints import bundled
-from sightline.recipes import segmenter, segmenter_hybrid
+from sightline.recipes import segmentations, segmenter, segmenter_hybrid
 from sightline.recipes.crops import cut_some
-from sightline.recipes.pixel_batches import class_weights
+from sightline.recipes.pixel_batches import class_weights, read_batch
 from sightline.recipes.train import evaluate, train
 from sightline.recipes.within import Within
 from sightline.systems.segmenter import VOID
@@ -69,6 +69,7 @@ def test_a_tiny_run_learns(scenes: str, tmp_path: Path, system: str, decoder_dep
         assert picture.width > 900
 
 
+@pytest.mark.usefixtures("no_drawings")
 @pytest.mark.parametrize("system", ["segmenter", "segmenter_hybrid"])
 def test_a_resumed_run_is_the_run(scenes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str) -> None:
     """Cut off in the middle of an epoch, between two checkpoints."""
@@ -97,7 +98,7 @@ def test_a_resumed_run_is_the_run(scenes: str, tmp_path: Path, monkeypatch: pyte
 
 
 def test_the_hybrid_starts_from_the_bundled_convolutions(scenes: str) -> None:
-    data = segmenter_hybrid.open_data(scenes, "train")
+    data = segmentations.open_data(scenes, "train")
     theirs: Any = bundled("efficientnet_lite0")
     for pretrained in (True, False):
         network: Any = segmenter_hybrid.build(data, **segmenter_hybrid.TINY_SYSTEM)
@@ -109,7 +110,7 @@ def test_the_hybrid_starts_from_the_bundled_convolutions(scenes: str) -> None:
 
 
 def test_convolutions_learn_slower_or_not_at_all(scenes: str) -> None:
-    data = segmenter_hybrid.open_data(scenes, "train")
+    data = segmentations.open_data(scenes, "train")
     for slower in (0.0, 0.25):
         network: Any = segmenter_hybrid.build(data, **segmenter_hybrid.TINY_SYSTEM)
         recipe = segmenter_hybrid.Recipe(network, segmenter_hybrid.Settings(slower=slower, rate=0.1), data)
@@ -124,7 +125,7 @@ def test_convolutions_learn_slower_or_not_at_all(scenes: str) -> None:
 
 
 def test_tokens_positions_norms_and_biases_do_not_decay(scenes: str) -> None:
-    data = segmenter.open_data(scenes, "train")
+    data = segmentations.open_data(scenes, "train")
     network = segmenter.build(data, **segmenter.TINY_SYSTEM)
     recipe = segmenter.Recipe(network, segmenter.Settings(), data)
     decaying = {id(p) for p in recipe.groups()[0]["params"]}
@@ -137,7 +138,7 @@ def test_tokens_positions_norms_and_biases_do_not_decay(scenes: str) -> None:
 
 def test_warm_up_and_decay_follow_the_steps_that_within_leaves(scenes: str) -> None:
     """Of 3000 steps asked for, time allows 100: the warm-up is 4 steps of these, not 120, and the rate ends low."""
-    data = segmenter.open_data(scenes, "train")
+    data = segmentations.open_data(scenes, "train")
     recipe = segmenter.Recipe(
         segmenter.build(data, **segmenter.TINY_SYSTEM), segmenter.Settings(steps=3000, rate=1.0), data
     )
@@ -160,9 +161,9 @@ def test_warm_up_and_decay_follow_the_steps_that_within_leaves(scenes: str) -> N
 
 def test_sizes_stay_where_crops_are_drawn(scenes: str) -> None:
     """On a GPU, to hear them would be to wait for it at each step; "meta" stands for one here."""
-    data = segmenter.open_data(scenes, "train")
+    data = segmentations.open_data(scenes, "train")
     recipe = segmenter.Recipe(segmenter.build(data, **segmenter.TINY_SYSTEM), segmenter.Settings(), data)
-    batch = segmenter.read_batch(data, np.array([0, 1]), recipe)
+    batch = read_batch(data, np.array([0, 1]), recipe)
     moved = recipe.transfer_batch_to_device(batch, torch.device("meta"), 0)
     assert {name: value.device.type for name, value in moved.items()} == {
         "images": "meta",
@@ -217,20 +218,20 @@ def test_short_scales_each_picture_by_its_own_size() -> None:
 
 
 def test_batches_are_filled_up_with_void(scenes: str) -> None:
-    data = segmenter.open_data(scenes, "train")
+    data = segmentations.open_data(scenes, "train")
     recipe = segmenter.Recipe(segmenter.build(data, **segmenter.TINY_SYSTEM), segmenter.Settings(), data)
-    batch = segmenter.read_batch(data, np.array([0, 1]), recipe)
+    batch = read_batch(data, np.array([0, 1]), recipe)
     assert batch["images"].shape == (2, 3, 96, 132)
     assert batch["sizes"].tolist() == [[96, 132], [96, 120]]
     assert (batch["labels"][1, :, 120:] == VOID).all()
     assert (batch["images"][1, :, :, 120:] == 127).all()
     assert torch.equal(batch["images"][1, :, :, :120], torch.tensor(data.image(1)).permute(2, 0, 1))
     shrunk = segmenter.Recipe(segmenter.build(data, **segmenter.TINY_SYSTEM), segmenter.Settings(short=48), data)
-    assert segmenter.read_batch(data, np.array([0, 1]), shrunk)["sizes"].tolist() == [[48, 66], [48, 60]]
+    assert read_batch(data, np.array([0, 1]), shrunk)["sizes"].tolist() == [[48, 66], [48, 60]]
 
 
 def test_rare_classes_weigh_more_and_the_mean_pixel_weighs_one(scenes: str) -> None:
-    data = segmenter.open_data(scenes, "train")
+    data = segmentations.open_data(scenes, "train")
     counts = np.zeros(256)
     for index in range(len(data)):
         counts += np.bincount(data.labels(index).ravel(), minlength=256)
@@ -242,6 +243,7 @@ def test_rare_classes_weigh_more_and_the_mean_pixel_weighs_one(scenes: str) -> N
         np.testing.assert_allclose(weights / weights[0], (shares[0] / shares) ** balance, rtol=1e-5)
 
 
+@pytest.mark.usefixtures("no_drawings")
 def test_many_scales_are_measured_beside_one(scenes: str, tmp_path: Path) -> None:
     run = train("segmenter", scenes, out=tmp_path / "run", tiny=True, steps=3, multi_scale=True, held=1)
     found = json.loads((run / "metrics.json").read_text("utf-8"))["measured"]
@@ -250,11 +252,11 @@ def test_many_scales_are_measured_beside_one(scenes: str, tmp_path: Path) -> Non
 
 
 def test_classes_follow_the_data(scenes: str) -> None:
-    data = segmenter.open_data(scenes, "train")
+    data = segmentations.open_data(scenes, "train")
     assert segmenter.build(data).classes == 4
     with pytest.raises(ValueError, match="classes=9: the data has 4; leave it out"):
         segmenter.build(data, classes=9)
-    other = segmenter.open_data(scenes, "val")
+    other = segmentations.open_data(scenes, "val")
     other.classes = (*CLASSES[:3], "tree")
     with pytest.raises(ValueError, match="train has 4 classes, val 4, or others"):
-        segmenter.agree(data, other)
+        segmentations.agree(data, other)

@@ -11,7 +11,7 @@ from sightline.recipes import seq2seq
 from sightline.recipes.buckets import Buckets
 from sightline.recipes.pairs import Pairs, open_data
 from sightline.recipes.train import evaluate, train
-from sightline.recipes.translations import measure
+from sightline.recipes.translations import measure, read_batch
 from sightline.systems.seq2seq import Seq2Seq
 from sightline.tasks.translate import translate
 
@@ -26,7 +26,7 @@ def recipe(task: str = "copy", **settings: object) -> tuple[seq2seq.Recipe, Pair
 
 def test_batches_are_whole_sentences_with_start_and_end() -> None:
     made, data = recipe()
-    batch = seq2seq.read_batch(data, np.array([3, 0, 7]), made)
+    batch = read_batch(data, np.array([3, 0, 7]), made)
     assert batch["source"].shape[1] % 4 == 0
     assert (batch["target"].shape[1] - 1) % 4 == 0
     for row, place in enumerate([3, 0, 7]):

@@ -1,17 +1,22 @@
 """The table of self-supervision: its rows, what is kept, and what cannot be compared."""
 
+import itertools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
 
+from sightline.recipes import ssl_table
 from sightline.recipes.backbone import build
 from sightline.recipes.plan import NAMES, TrainingError, new_plan
 from sightline.recipes.ssl_report import cells, found_rows, heads, write_report
 from sightline.recipes.ssl_rows import ROWS, SETTINGS, SIZES
 from sightline.recipes.ssl_table import images_per_second, run_row
+
+pytestmark = pytest.mark.usefixtures("no_drawings")
 
 
 def test_every_row_is_a_recipe_with_settings_that_it_has() -> None:
@@ -46,7 +51,13 @@ def test_networks_of_a_scale_are_of_like_size() -> None:
     assert max(counts["tiny"]) < 1e5
     assert max(counts["small"]) / min(counts["small"]) < 2
     assert max(counts["full"]) / min(counts["full"]) < 2
-    assert images_per_second(build(None, **SIZES["tiny"]["vit"]), 8, seconds=0.1) > 10
+
+
+def test_speed_is_pictures_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = itertools.count(1, 0.5)  # half a second between two looks at the clock
+    monkeypatch.setattr(ssl_table, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    # six batches of 8 after the one that warms up, until 3 seconds are over, and a last look at 3.5
+    assert images_per_second(build(None, **SIZES["tiny"]["vit"]), 8, seconds=3.0) == round(6 * 8 / 3.5, 1)
 
 
 @pytest.mark.timeout(180)

@@ -22,10 +22,17 @@ from sightline.systems.vit import VisionTransformer
 Write = Callable[..., Path]
 SHORT = {"steps": 20, "batch": 6, "save_every": 5, "mix": 0.5}
 
+pytestmark = pytest.mark.usefixtures("no_drawings")  # of all runs but those for the whole module
+
 
 @pytest.fixture(scope="module")
 def learned(patterns: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train("vit", f"folder:{patterns}", out=tmp_path_factory.mktemp("runs") / "vit", tiny=True)
+
+
+@pytest.fixture(scope="module")
+def short(patterns: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train("vit", f"folder:{patterns}", out=tmp_path_factory.mktemp("runs") / "short", tiny=True, **SHORT)
 
 
 def test_a_tiny_run_learns(learned: Path) -> None:
@@ -71,9 +78,11 @@ def test_shuffled_labels_measure_as_chance(learned: Path, patterns: Path, tmp_pa
 
 
 @pytest.mark.parametrize("system", ["vit", "vit_control"])
-def test_a_resumed_run_is_the_run(system: str, patterns: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_run_is_the_run(
+    system: str, short: Path, patterns: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = f"folder:{patterns}"
-    whole = train(system, data, out=tmp_path / "whole", tiny=True, **SHORT)
+    whole = short if system == "vit" else train(system, data, out=tmp_path / "whole", tiny=True, **SHORT)
     step = vit.Recipe.training_step
 
     def cut_off(self: vit.Recipe, batch: dict, number: int) -> torch.Tensor:
@@ -109,9 +118,9 @@ def test_a_run_may_start_from_earlier_weights(learned: Path, patterns: Path, tmp
         train("vit", data, out=tmp_path / "b", tiny=True, init=str(weights), dim=24)
 
 
-def test_another_seed_is_another_run(patterns: Path, tmp_path: Path) -> None:
-    runs = [train("vit", f"folder:{patterns}", out=tmp_path / str(s), tiny=True, seed=s, **SHORT) for s in (0, 1)]
-    first, second = (json.loads((run / "metrics.json").read_text())["losses"] for run in runs)
+def test_another_seed_is_another_run(short: Path, patterns: Path, tmp_path: Path) -> None:
+    other = train("vit", f"folder:{patterns}", out=tmp_path / "run", tiny=True, seed=1, **SHORT)
+    first, second = (json.loads((run / "metrics.json").read_text())["losses"] for run in (short, other))
     assert np.abs(np.subtract(first, second)).max() > 1e-3
 
 
@@ -203,10 +212,11 @@ def test_refusals(patterns: Path, learned: Path, tmp_path: Path) -> None:
         evaluate(tmp_path, data)
 
 
-def test_an_unreadable_picture_in_the_middle_is_named_and_loses_nothing(write_patterns: Write, tmp_path: Path) -> None:
-    root = write_patterns(tmp_path / "data")
+def test_an_unreadable_picture_in_the_middle_is_named_and_loses_nothing(
+    short: Path, write_patterns: Write, tmp_path: Path
+) -> None:
+    root = write_patterns(tmp_path / "data")  # the pictures of `patterns`, which `short` has learned from
     data = open_labelled(f"folder:{root}", "train")
-    whole = train("vit", f"folder:{root}", out=tmp_path / "whole", tiny=True, **SHORT)
     number = int(Order(len(data), SHORT["batch"], seed=0)[12][3])  # read for step 13, after the checkpoint of step 10
     file = data.parts[0].files[number]
     picture = file.read_bytes()
@@ -217,7 +227,7 @@ def test_an_unreadable_picture_in_the_middle_is_named_and_loses_nothing(write_pa
     assert "\n" not in str(caught.value)
     file.write_bytes(picture)
     losses = [
-        json.loads((run / "metrics.json").read_text())["losses"] for run in (whole, train(resume=tmp_path / "run"))
+        json.loads((run / "metrics.json").read_text())["losses"] for run in (short, train(resume=tmp_path / "run"))
     ]
     np.testing.assert_allclose(*losses, rtol=0, atol=1e-6)
 

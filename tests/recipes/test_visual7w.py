@@ -41,16 +41,16 @@ def measured(folder: Path) -> dict[str, Any]:
 
 
 def test_scenes_come_with_questions_choices_and_boxes() -> None:
-    for open_data, more in ((visual7w.open_data, "choices"), (visual7w_pointing.open_data, "boxes")):
+    for open_data, more in ((answers.open_data, "choices"), (visual7w_pointing.open_data, "boxes")):
         train_part, held = open_data("scenes:8", "train"), open_data("scenes:8", "val")
-        visual7w.agree(train_part, held)
+        answers.agree(train_part, held)
         assert held.vocabulary is train_part.vocabulary
         batch = train_part.batch(np.array([0, 1]))
         assert batch["pictures"].shape == (2, 3, 64, 64)
         assert batch[more].shape[2] == 4
         assert max(item.picture for item in held.items) == 23
     with pytest.raises(ValueError, match="expected scenes:N"):
-        visual7w.open_data("scenes:few", "train")
+        answers.open_data("scenes:few", "train")
     with pytest.raises(ValueError, match="pointing is learned from scenes:N"):
         visual7w_pointing.open_data("daquar:rooms", "train")
 
@@ -115,7 +115,7 @@ class Told(torch.nn.Module):
 
 
 def test_telling_is_measured_as_counted_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = visual7w.open_data("scenes:24", "train")
+    data = answers.open_data("scenes:24", "train")
     recipe = SimpleNamespace(kept=Told(), vocabulary=data.vocabulary, device="cpu")
     monkeypatch.setattr(visual7w, "words_right", lambda *_: 0.5)
     found = visual7w.measure(recipe, data)
@@ -220,7 +220,7 @@ def test_telling_learns_to_look(telling: Path) -> None:
 
 
 def test_written_answers_are_greedy_and_word_for_word(telling: Path) -> None:
-    data = visual7w.open_data("scenes:8", "train")
+    data = answers.open_data("scenes:8", "train")
     network: Any = sightline.load_checkpoint(telling / "weights").eval()
     hits = []
     for item in data.items[:20]:
@@ -254,7 +254,7 @@ def test_the_blind_arm_is_blind(name: str, home: Path) -> None:
 
 
 def test_other_pictures_come_with_their_own_things() -> None:
-    data = visual7w.open_data("scenes:8", "train")
+    data = answers.open_data("scenes:8", "train")
     batch = data.batch(range(6))
     own, moved = ready(batch, "cpu"), ready(batch, "cpu", True)
     assert torch.equal(moved["pictures"], own["pictures"].roll(3, dims=0))

@@ -82,6 +82,7 @@ def test_schedules_laid_down_at_the_start_are_refused(patterns: Path, tmp_path: 
         train("vit", f"folder:{patterns}", out=tmp_path / "run", tiny=True, within=9)
 
 
+@pytest.mark.usefixtures("no_drawings")
 @pytest.mark.timeout(120)
 def test_a_real_run_says_what_it_reached(patterns: Path, tmp_path: Path) -> None:
     spec = f"memory32:folder:{patterns}+memory32:photos:{patterns / 'val'}"

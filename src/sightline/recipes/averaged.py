@@ -10,6 +10,8 @@ from torch.optim.swa_utils import AveragedModel
 def averaged(system: nn.Module, keep: float) -> AveragedModel:
     """Gives the average of `system`: after each step, `keep` of it stays, the rest comes from the new weights.
 
+    At first it remembers less, (1 + n) / (10 + n) after n steps; buffers are averaged too, counters copied.
+
     Call its `update_parameters(system)` in `optimizer_step`, after the step and before a checkpoint is written.
     """
 
@@ -18,7 +20,7 @@ def averaged(system: nn.Module, keep: float) -> AveragedModel:
         if not new[0].is_floating_point():  # counters
             torch._foreach_copy_(list(averages), list(new))
             return
-        # a short memory at first, or the average would long remember the random start
+        # or the average would long remember the random start
         torch._foreach_lerp_(list(averages), list(new), 1 - min(keep, (1 + int(count)) / (10 + int(count))))
 
-    return AveragedModel(system, multi_avg_fn=decay, use_buffers=True)
+    return AveragedModel(system, multi_avg_fn=decay, use_buffers=True).requires_grad_(False)

@@ -13,23 +13,15 @@ from typing import Any
 
 from torch import nn
 
-from sightline.recipes.backbone import build
-from sightline.recipes.probes import HELD, agree, describe, draw_samples, measure, open_data, read_batch
-from sightline.recipes.self_supervised import TINY as TINY_COMMON
-from sightline.recipes.self_supervised import TINY_SYSTEM, Common, SelfSupervised
+from sightline.recipes import self_supervised
 from sightline.recipes.views import View
 from sightline.systems.barlow_twins import BarlowTwins
 
-# fmt: off
-__all__ = [
-    "HELD", "TINY", "TINY_SYSTEM", "Recipe", "Settings", "agree", "build", "describe",
-    "draw_samples", "measure", "open_data", "read_batch",
-]
-# fmt: on
+FRAME = self_supervised  # pictures, backbone and figures are those of all methods
 
 
 @dataclass(frozen=True)
-class Settings(Common):
+class Settings(self_supervised.Common):
     """What can be set beside the backbone's own arguments; the projector is that of small data (the paper: 8,192)."""
 
     least: float = 0.08  # share of a picture that a view shows at least
@@ -39,10 +31,10 @@ class Settings(Common):
     weight: float = 0.0051
 
 
-TINY = {**TINY_COMMON, "hidden": 128, "embedding": 16, "blur": 0.0, "least": 0.2}
+TINY = {**self_supervised.TINY, "hidden": 128, "embedding": 16, "blur": 0.0, "least": 0.2}
 
 
-class Recipe(SelfSupervised):
+class Recipe(self_supervised.SelfSupervised):
     """Trains a backbone so that the channels of two views agree and do not repeat each other."""
 
     settings: Settings

@@ -15,25 +15,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sightline.recipes.backbone import build
+from sightline.recipes import self_supervised
+from sightline.recipes.banks import read_batch
 from sightline.recipes.plan import TrainingError
-from sightline.recipes.probes import HELD, agree, describe, draw_samples, measure, open_data, read_batch
-from sightline.recipes.self_supervised import TINY as TINY_COMMON
-from sightline.recipes.self_supervised import TINY_SYSTEM, Common, SelfSupervised
 from sightline.recipes.views import multi_crop
 from sightline.systems.backbones import unit
 from sightline.systems.deepcluster import DeepCluster
 
-# fmt: off
-__all__ = [
-    "HELD", "TINY", "TINY_SYSTEM", "Recipe", "Settings", "agree", "build", "describe",
-    "draw_samples", "measure", "open_data", "read_batch",
-]
-# fmt: on
+FRAME = self_supervised  # pictures, backbone and figures are those of all methods
 
 
 @dataclass(frozen=True)
-class Settings(Common):
+class Settings(self_supervised.Common):
     """What can be set beside the backbone's own arguments; clusters are those of small data (the paper: 3,000)."""
 
     crops: int = 6  # small views
@@ -47,10 +40,11 @@ class Settings(Common):
     temperature: float = 0.1
 
 
-TINY = {**TINY_COMMON, "clusters": 20, "hidden": 128, "embedding": 32, "crops": 4, "blur": 0.0, "smallest": 0.25}
+TINY = {**self_supervised.TINY, "clusters": 20, "hidden": 128, "embedding": 32, "crops": 4}
+TINY |= {"blur": 0.0, "smallest": 0.25}
 
 
-class Recipe(SelfSupervised):
+class Recipe(self_supervised.SelfSupervised):
     """Trains a backbone to predict clusters of its own features."""
 
     settings: Settings

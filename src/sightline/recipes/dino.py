@@ -15,24 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sightline.recipes.backbone import build
-from sightline.recipes.probes import HELD, agree, describe, draw_samples, measure, open_data, read_batch
+from sightline.recipes import self_supervised
 from sightline.recipes.schedules import cosine, ramp
-from sightline.recipes.self_supervised import TINY as TINY_COMMON
-from sightline.recipes.self_supervised import TINY_SYSTEM, Common, SelfSupervised
 from sightline.recipes.views import View
 from sightline.systems.dino import DINO
 
-# fmt: off
-__all__ = [
-    "HELD", "TINY", "TINY_SYSTEM", "Recipe", "Settings", "agree", "build", "describe",
-    "draw_samples", "measure", "open_data", "read_batch",
-]
-# fmt: on
+FRAME = self_supervised  # pictures, backbone and figures are those of all methods
 
 
 @dataclass(frozen=True)
-class Settings(Common):
+class Settings(self_supervised.Common):
     """What can be set beside the backbone's own arguments; the head's sizes are those of small data."""
 
     last_decay: float = 0.4
@@ -53,10 +45,11 @@ class Settings(Common):
     centring: bool = True
 
 
-TINY = {**TINY_COMMON, "steps": 90, "prototypes": 256, "hidden": 128, "bottleneck": 64, "crops": 4, "momentum": 0.9}
+TINY = {**self_supervised.TINY, "steps": 90, "prototypes": 256, "hidden": 128, "bottleneck": 64}
+TINY |= {"crops": 4, "momentum": 0.9}
 
 
-class Recipe(SelfSupervised):
+class Recipe(self_supervised.SelfSupervised):
     """Trains a backbone by self-distillation."""
 
     settings: Settings

@@ -14,17 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sightline.recipes import moco
-from sightline.recipes.backbone import build
-from sightline.recipes.probes import HELD, agree, describe, draw_samples, measure, open_data, read_batch
-from sightline.recipes.self_supervised import TINY_SYSTEM
 from sightline.recipes.views import View
 
-# fmt: off
-__all__ = [
-    "HELD", "TINY", "TINY_SYSTEM", "Recipe", "Settings", "agree", "build", "describe",
-    "draw_samples", "measure", "open_data", "read_batch",
-]
-# fmt: on
+FRAME = moco
 
 
 @dataclass(frozen=True)

@@ -13,23 +13,15 @@ from typing import Any
 
 from torch import nn
 
-from sightline.recipes.backbone import build
-from sightline.recipes.probes import HELD, agree, describe, draw_samples, measure, open_data, read_batch
-from sightline.recipes.self_supervised import TINY as TINY_COMMON
-from sightline.recipes.self_supervised import TINY_SYSTEM, Common, SelfSupervised
+from sightline.recipes import self_supervised
 from sightline.recipes.views import View
 from sightline.systems.moco import MoCo
 
-# fmt: off
-__all__ = [
-    "HELD", "TINY", "TINY_SYSTEM", "Recipe", "Settings", "agree", "build", "describe",
-    "draw_samples", "measure", "open_data", "read_batch",
-]
-# fmt: on
+FRAME = self_supervised  # pictures, backbone and figures are those of all methods
 
 
 @dataclass(frozen=True)
-class Settings(Common):
+class Settings(self_supervised.Common):
     """What can be set beside the backbone's own arguments; the queue is that of small data (the paper: 65,536)."""
 
     least: float = 0.2  # share of a picture that a view shows at least
@@ -40,10 +32,10 @@ class Settings(Common):
     embedding: int = 128
 
 
-TINY = {**TINY_COMMON, "entries": 256, "embedding": 32, "blur": 0.0, "temperature": 0.5}
+TINY = {**self_supervised.TINY, "entries": 256, "embedding": 32, "blur": 0.0, "temperature": 0.5}
 
 
-class Recipe(SelfSupervised):
+class Recipe(self_supervised.SelfSupervised):
     """Trains a backbone by contrasting a view with its key and a queue of others."""
 
     settings: Settings

@@ -13,24 +13,16 @@ from typing import Any
 
 from torch import nn
 
-from sightline.recipes.backbone import build
-from sightline.recipes.probes import HELD, agree, describe, draw_samples, measure, open_data, read_batch
+from sightline.recipes import self_supervised
 from sightline.recipes.schedules import cosine
-from sightline.recipes.self_supervised import TINY as TINY_COMMON
-from sightline.recipes.self_supervised import TINY_SYSTEM, Common, SelfSupervised
 from sightline.recipes.views import View
 from sightline.systems.obow import OBoW
 
-# fmt: off
-__all__ = [
-    "HELD", "TINY", "TINY_SYSTEM", "Recipe", "Settings", "agree", "build", "describe",
-    "draw_samples", "measure", "open_data", "read_batch",
-]
-# fmt: on
+FRAME = self_supervised  # pictures, backbone and figures are those of all methods
 
 
 @dataclass(frozen=True)
-class Settings(Common):
+class Settings(self_supervised.Common):
     """What can be set beside the backbone's own arguments; words are those of small data (the paper: 8,192)."""
 
     crops: int = 5  # small views
@@ -44,10 +36,10 @@ class Settings(Common):
     scale: float = 8.0
 
 
-TINY = {**TINY_COMMON, "entries": 128, "crops": 4, "blur": 0.0, "momentum": 0.9}
+TINY = {**self_supervised.TINY, "entries": 128, "crops": 4, "blur": 0.0, "momentum": 0.9}
 
 
-class Recipe(SelfSupervised):
+class Recipe(self_supervised.SelfSupervised):
     """Trains a backbone to predict bags of its own moving average's words."""
 
     settings: Settings

@@ -14,6 +14,7 @@ from sightline.data.placed import Placed, boxes_of, open_placed
 from sightline.lens.points import PointPath, draw_point_paths
 from sightline.recipes import pictures
 
+FRAME = pictures
 Data = Placed | Union
 BLIND = 2000  # pictures of the blind control
 

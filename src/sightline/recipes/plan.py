@@ -7,38 +7,22 @@ import json
 import shlex
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_type_hints
 
+# fmt: off
 NAMES = (
-    "vit",
-    "vit_control",
-    "ram",
-    "ram_control",
-    "ps_vit",
-    "ps_vit_control",
-    "show_and_tell",
-    "show_attend_tell",
-    "self_critical",
-    "self_critical_control",
-    "world_captions",
-    "world_captions_control",
-    "seq2seq",
-    "transformer",
-    "dino",
-    "simclr",
-    "moco",
-    "infomin",
-    "byol",
-    "barlow_twins",
-    "swav",
-    "deepcluster",
-    "obow",
-    "supervised",
-    "visual7w",
-    "visual7w_pointing",
-    "segmenter",
-    "segmenter_hybrid",
+    "vit", "vit_control", "ram", "ram_control", "ps_vit", "ps_vit_control", "show_and_tell", "show_attend_tell",
+    "self_critical", "self_critical_control", "world_captions", "world_captions_control", "seq2seq", "transformer",
+    "dino", "simclr", "moco", "infomin", "byol", "barlow_twins", "swav", "deepcluster", "obow", "supervised",
+    "visual7w", "visual7w_pointing", "segmenter", "segmenter_hybrid",
 )
+# what is asked of a recipe (recipes/__init__.py says it); what it does not have itself its FRAME has
+PARTS = (
+    "Settings", "TINY", "TINY_SYSTEM", "HELD", "open_data", "build", "read_batch", "Recipe", "measure", "describe",
+    "draw_samples", "order", "agree", "save_beside", "load_beside",
+)
+# fmt: on
 ALONE = {"devices": 1, "nodes": 1, "strategy": "ddp"}
 
 
@@ -47,10 +31,18 @@ class TrainingError(ValueError):
 
 
 def recipe_of(system: str | None) -> Any:
-    """Gives the recipe module of a name; TrainingError, listing the names, for an unknown one."""
+    """Gives the recipe of a name, its own parts and those of its frame; TrainingError, listing the names, for another.
+
+    The frame of `infomin` is `moco`, that of `moco` `self_supervised`, and so on; the first that has a part gives it.
+    """
     if system not in NAMES:
         raise TrainingError(f"no recipe for {system!r}; there are: {', '.join(NAMES)}")
-    return import_module(f"sightline.recipes.{system}")
+    module: Any = import_module(f"sightline.recipes.{system}")
+    found: dict[str, Any] = {}
+    while module is not None:
+        found = {name: getattr(module, name) for name in PARTS if hasattr(module, name)} | found
+        module = getattr(module, "FRAME", None)
+    return SimpleNamespace(**found)
 
 
 def new_plan(system: str | None, data: str | None, tiny: bool, overrides: dict[str, Any]) -> dict[str, Any]:

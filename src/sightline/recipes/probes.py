@@ -11,15 +11,12 @@ from torch import Tensor, nn
 from sightline.data.unlabelled import UNKNOWN
 from sightline.metrics.neighbours import neighbour_accuracy
 from sightline.metrics.probe import linear_accuracy
-from sightline.recipes.banks import Pictures, agree, open_data, read_batch
+from sightline.recipes import banks
+from sightline.recipes.banks import Pictures, read_batch
 from sightline.systems.backbones import last_tokens
 from sightline.systems.vit import VisionTransformer
 
-# fmt: off
-__all__ = [
-    "HELD", "agree", "collect", "describe", "draw_samples", "features_of", "measure", "open_data", "read_batch",
-]
-# fmt: on
+FRAME = banks
 HELD = "val_knn"
 LAYERS = 4  # whose class tokens the linear classifier reads, as published for ViT-S
 

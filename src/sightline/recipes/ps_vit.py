@@ -19,19 +19,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sightline.data.placed import Placed
-from sightline.recipes import augment
+from sightline.recipes import augment, placed_digits
 from sightline.recipes.averaged import averaged
-from sightline.recipes.pictures import describe, load_beside, sizes_for
-from sightline.recipes.placed_digits import Data, agree, draw_samples, measure, open_data, read_batch
+from sightline.recipes.pictures import sizes_for
+from sightline.recipes.placed_digits import Data
 from sightline.recipes.schedules import cosine
 from sightline.systems.ps_vit import PSViT
 
-# fmt: off
-__all__ = [
-    "HELD", "TINY", "TINY_SYSTEM", "Recipe", "Settings", "agree", "build", "describe", "draw_samples", "load_beside",
-    "measure", "open_data", "read_batch",
-]
-# fmt: on
+FRAME = placed_digits
 HELD = "val_top1"
 MEAN, DEVIATION = (0.48, 0.45, 0.40), (0.27, 0.26, 0.27)  # channels of everyday photographs, in 0..1
 
@@ -94,7 +89,7 @@ class Recipe(lightning.LightningModule):
         self.system, self.settings, self.data = system, settings, data
         self.side = system.image_size
         self.classes = () if data is None else data.classes
-        self.average = averaged(system, settings.average).requires_grad_(False)
+        self.average = averaged(system, settings.average)
         self.register_buffer("mean", torch.tensor(MEAN)[:, None, None], persistent=False)
         self.register_buffer("deviation", torch.tensor(DEVIATION)[:, None, None], persistent=False)
 

@@ -14,17 +14,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sightline.recipes.pictures import describe, load_beside
-from sightline.recipes.placed_digits import Data, agree, draw_samples, measure, open_data, read_batch
-from sightline.recipes.ps_vit import HELD, TINY, TINY_SYSTEM, Recipe, Settings, begin, usual_sizes
+from sightline.recipes import ps_vit
+from sightline.recipes.placed_digits import Data
+from sightline.recipes.ps_vit import begin, usual_sizes
 from sightline.systems.ps_vit import STRIDE, PSViT
 
-# fmt: off
-__all__ = [
-    "HELD", "TINY", "TINY_SYSTEM", "Control", "Recipe", "Settings", "agree", "build", "describe", "draw_samples",
-    "load_beside", "measure", "open_data", "read_batch",
-]
-# fmt: on
+FRAME = ps_vit
 
 
 class Control(PSViT):

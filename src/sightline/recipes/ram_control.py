@@ -16,22 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sightline.data.canvas import DIGIT, Canvases
-from sightline.recipes.ram import HELD, TINY, Recipe, Settings, describe, draw_samples, measure, open_data, read_batch
+from sightline.recipes import ram
 from sightline.systems.ram import RAM
 
-__all__ = [
-    "HELD",
-    "TINY",
-    "TINY_SYSTEM",
-    "Control",
-    "Recipe",
-    "Settings",
-    "build",
-    "describe",
-    "draw_samples",
-    "measure",
-]
-__all__ += ["open_data", "read_batch"]
+FRAME = ram
 TINY_SYSTEM = {"kind": "full", "hidden": 32}
 
 

@@ -16,7 +16,9 @@ from sightline.data.pixel_labels import PixelLabels
 from sightline.data.segmented import open_segmented
 from sightline.decoding.windows import class_probabilities
 from sightline.metrics.segmentation import CommonByPlace, Confusion
+from sightline.recipes import pixel_batches
 
+FRAME = pixel_batches
 HELD = "val_miou"
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # of the paper's multi-scale figures
 

@@ -18,30 +18,14 @@ from torch import Tensor, nn
 
 from sightline.data.pixel_labels import PixelLabels
 from sightline.metrics.segmentation import Confusion
-from sightline.recipes import augment
+from sightline.recipes import augment, segmentations
 from sightline.recipes.averaged import averaged
 from sightline.recipes.crops import cut_some
-from sightline.recipes.pixel_batches import class_weights, read_batch
-from sightline.recipes.segmentations import (
-    HELD,
-    agree,
-    describe,
-    draw_samples,
-    load_beside,
-    measure,
-    normalised,
-    open_data,
-    probabilities,
-    sizes_for,
-)
+from sightline.recipes.pixel_batches import class_weights
+from sightline.recipes.segmentations import HELD, normalised, probabilities, sizes_for
 from sightline.systems.segmenter import Segmenter
 
-# fmt: off
-__all__ = [
-    "HELD", "TINY", "TINY_SYSTEM", "Recipe", "Settings", "agree", "build", "describe",
-    "draw_samples", "load_beside", "measure", "open_data", "read_batch",
-]
-# fmt: on
+FRAME = segmentations
 
 
 @dataclass(frozen=True)
@@ -90,7 +74,7 @@ class Recipe(lightning.LightningModule):
         self.window: tuple[int, int] = system.image_size  # type: ignore[assignment]  # of a Module, anything may be had
         self.classes: tuple[str, ...] = () if data is None else data.classes
         self.palette = None if data is None else data.palette
-        self.average = averaged(system, settings.average).requires_grad_(False)
+        self.average = averaged(system, settings.average)
         weights = torch.ones(int(system.classes)) if data is None else class_weights(data, settings.balance)  # type: ignore[arg-type]
         self.register_buffer("weights", weights, persistent=False)
         self.held = Confusion(int(system.classes))  # type: ignore[arg-type]

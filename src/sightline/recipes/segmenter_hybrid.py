@@ -16,25 +16,10 @@ from torch import nn
 from sightline.checkpoints import bundled
 from sightline.data.pixel_labels import PixelLabels
 from sightline.recipes import segmenter
-from sightline.recipes.pixel_batches import read_batch
-from sightline.recipes.segmentations import (
-    HELD,
-    agree,
-    describe,
-    draw_samples,
-    load_beside,
-    measure,
-    open_data,
-    sizes_for,
-)
+from sightline.recipes.segmentations import sizes_for
 from sightline.systems.segmenter_hybrid import SegmenterHybrid
 
-# fmt: off
-__all__ = [
-    "HELD", "TINY", "TINY_SYSTEM", "Recipe", "Settings", "agree", "build", "describe",
-    "draw_samples", "load_beside", "measure", "open_data", "read_batch",
-]
-# fmt: on
+FRAME = segmenter
 
 
 @dataclass(frozen=True)

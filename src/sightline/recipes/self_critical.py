@@ -23,33 +23,9 @@ from sightline.metrics.captions import bleu_each, cider_d_each
 from sightline.metrics.ngrams import DocumentFrequency
 from sightline.objectives.policy_gradient import reinforce
 from sightline.recipes import show_attend_tell
-from sightline.recipes.captions import (
-    LONGEST,
-    agree,
-    describe,
-    draw_samples,
-    load_beside,
-    measure,
-    open_data,
-    read_batch,
-    save_beside,
-)
-from sightline.recipes.show_attend_tell import HELD, TINY_SYSTEM, build
+from sightline.recipes.captions import LONGEST
 
-__all__ = [
-    "HELD",
-    "TINY_SYSTEM",
-    "agree",
-    "build",
-    "describe",
-    "draw_samples",
-    "load_beside",
-    "measure",
-    "open_data",
-    "read_batch",
-    "save_beside",
-]
-
+FRAME = show_attend_tell
 TINY = {"steps": 10, "batch": 4, "save_every": 5, "average": 0.5, "beam": 2, "precision": "32-true", "draws": 3}
 
 

@@ -13,12 +13,16 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sightline.metrics.neighbours import neighbour_votes
+from sightline.recipes import backbone, probes
 from sightline.recipes.probes import HELD, collect, features_of
 from sightline.recipes.schedules import cosine
 from sightline.recipes.views import View, Views
 from sightline.recipes.vit import DEVIATION, MEAN
 from sightline.systems.backbones import width_of
 from sightline.systems.resnet import ResNet
+
+FRAME = probes  # how pictures are read and features measured
+build = backbone.build
 
 
 @dataclass(frozen=True)

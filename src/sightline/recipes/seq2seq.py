@@ -19,18 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from sightline.data.subwords import Subwords
+from sightline.recipes import translations
 from sightline.recipes.averaged import averaged
-from sightline.recipes.pairs import Pairs, open_data
-from sightline.recipes.translations import draw_samples, measure, order, read_batch
+from sightline.recipes.pairs import Pairs
 from sightline.systems.seq2seq import Seq2Seq
 from sightline.tasks.translate import PIECES
 
-# fmt: off
-__all__ = [
-    "HELD", "TINY", "TINY_SYSTEM", "Recipe", "Settings", "build", "describe", "draw_samples", "load_beside",
-    "measure", "open_data", "order", "read_batch", "save_beside",
-]
-# fmt: on
+FRAME = translations
 HELD = "val_accuracy"  # of the next piece, the truth given so far
 
 

@@ -3,34 +3,10 @@
 from typing import Any
 
 from sightline.data.captioned_features import CaptionedFeatures
-from sightline.recipes.captions import (
-    agree,
-    describe,
-    draw_samples,
-    load_beside,
-    measure,
-    open_data,
-    read_batch,
-    save_beside,
-)
-from sightline.recipes.show_attend_tell import HELD, TINY, Recipe, Settings
+from sightline.recipes import show_attend_tell
 from sightline.systems.show_and_tell import ShowAndTell
 
-__all__ = [
-    "HELD",
-    "TINY",
-    "Recipe",
-    "Settings",
-    "agree",
-    "describe",
-    "draw_samples",
-    "load_beside",
-    "measure",
-    "open_data",
-    "read_batch",
-    "save_beside",
-]
-
+FRAME = show_attend_tell
 TINY_SYSTEM = {"embedding": 32, "hidden": 48, "dropout": 0.0}
 
 

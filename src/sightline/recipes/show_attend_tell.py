@@ -14,24 +14,14 @@ from typing import Any
 import lightning
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from sightline.data.captioned_features import CaptionedFeatures
-from sightline.recipes.captions import (
-    agree,
-    describe,
-    draw_samples,
-    load_beside,
-    measure,
-    open_data,
-    quick,
-    read_batch,
-    save_beside,
-)
+from sightline.recipes import captions
+from sightline.recipes.averaged import averaged
+from sightline.recipes.captions import quick
 from sightline.systems.show_attend_tell import ShowAttendTell
 
-__all__ = ["agree", "describe", "draw_samples", "load_beside", "measure", "open_data", "read_batch", "save_beside"]
-
+FRAME = captions  # captioners read and measure alike
 HELD = "val_bleu4"
 TINY = {"steps": 200, "batch": 8, "rate": 5e-3, "save_every": 50, "average": 0.95, "beam": 2, "precision": "32-true"}
 TINY_SYSTEM = {"embedding": 32, "hidden": 48, "attention": 32, "dropout": 0.0}
@@ -71,13 +61,7 @@ class Recipe(lightning.LightningModule):
         super().__init__()
         self.system, self.settings = system, settings
         self.vocabulary: Any = data.vocabulary if data else None
-
-        def decayed(average: Tensor, new: Tensor, count: Tensor | int) -> Tensor:
-            # a short memory at first, or the average would long remember the random start
-            keep = min(settings.average, (1 + int(count)) / (10 + int(count)))
-            return average.lerp(new, 1 - keep)
-
-        self.average = AveragedModel(system, avg_fn=decayed, use_buffers=True)
+        self.average = averaged(system, settings.average)
 
     @property
     def kept(self) -> nn.Module:

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from sightline.recipes.backbone import build
+from sightline.recipes.banks import open_data
 from sightline.recipes.plan import TrainingError
-from sightline.recipes.probes import figures, open_data
+from sightline.recipes.probes import figures
 from sightline.recipes.ssl_rows import BATCH, ROWS, SETTINGS, SHARED, SIDE, SIZES, Row
 from sightline.recipes.train import train
 from sightline.systems.resnet import ResNet

@@ -16,29 +16,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sightline.data.unlabelled import UNKNOWN
-from sightline.recipes.backbone import build
-from sightline.recipes.probes import HELD, agree, describe, draw_samples, measure, open_data, read_batch
-from sightline.recipes.self_supervised import TINY as TINY_COMMON
-from sightline.recipes.self_supervised import TINY_SYSTEM, Common, SelfSupervised
+from sightline.recipes import self_supervised
 from sightline.recipes.views import View
 from sightline.systems.backbones import width_of
 
-# fmt: off
-__all__ = [
-    "HELD", "TINY", "TINY_SYSTEM", "Recipe", "Settings", "agree", "build", "describe",
-    "draw_samples", "measure", "open_data", "read_batch",
-]
-# fmt: on
+FRAME = self_supervised  # pictures, backbone and figures are those of all methods
 
 
 @dataclass(frozen=True)
-class Settings(Common):
+class Settings(self_supervised.Common):
     """What can be set beside the backbone's own arguments."""
 
     least: float = 0.4  # share of a picture that a view shows at least
 
 
-TINY = {**TINY_COMMON}
+TINY = {**self_supervised.TINY}
 
 
 class Classifier(nn.Module):
@@ -61,7 +53,7 @@ class Classifier(nn.Module):
         return {"loss": total / (labels != UNKNOWN).sum().clamp_min(1)}
 
 
-class Recipe(SelfSupervised):
+class Recipe(self_supervised.SelfSupervised):
     """Trains a backbone with labels."""
 
     settings: Settings

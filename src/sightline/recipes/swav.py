@@ -13,23 +13,15 @@ from typing import Any
 
 from torch import nn
 
-from sightline.recipes.backbone import build
-from sightline.recipes.probes import HELD, agree, describe, draw_samples, measure, open_data, read_batch
-from sightline.recipes.self_supervised import TINY as TINY_COMMON
-from sightline.recipes.self_supervised import TINY_SYSTEM, Common, SelfSupervised
+from sightline.recipes import self_supervised
 from sightline.recipes.views import multi_crop
 from sightline.systems.swav import SwAV
 
-# fmt: off
-__all__ = [
-    "HELD", "TINY", "TINY_SYSTEM", "Recipe", "Settings", "agree", "build", "describe",
-    "draw_samples", "measure", "open_data", "read_batch",
-]
-# fmt: on
+FRAME = self_supervised  # pictures, backbone and figures are those of all methods
 
 
 @dataclass(frozen=True)
-class Settings(Common):
+class Settings(self_supervised.Common):
     """What can be set beside the backbone's own arguments; prototypes are those of small data (the paper: 3,000)."""
 
     crops: int = 6  # small views
@@ -43,10 +35,11 @@ class Settings(Common):
     frozen: float = 0.05  # share of the steps over which the prototypes stay (the paper: the first epoch)
 
 
-TINY = {**TINY_COMMON, "prototypes": 30, "hidden": 128, "embedding": 32, "crops": 4, "blur": 0.0, "smallest": 0.25}
+TINY = {**self_supervised.TINY, "prototypes": 30, "hidden": 128, "embedding": 32, "crops": 4}
+TINY |= {"blur": 0.0, "smallest": 0.25}
 
 
-class Recipe(SelfSupervised):
+class Recipe(self_supervised.SelfSupervised):
     """Trains a backbone by swapped assignments."""
 
     settings: Settings

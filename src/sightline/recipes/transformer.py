@@ -24,17 +24,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from sightline.data.subwords import Subwords
 from sightline.recipes import seq2seq
 from sightline.recipes.buckets import Buckets
-from sightline.recipes.pairs import Pairs, open_data
-from sightline.recipes.seq2seq import HELD, describe, load_beside, save_beside
-from sightline.recipes.translations import draw_samples, measure, read_batch
+from sightline.recipes.pairs import Pairs
 from sightline.systems.transformer import Transformer
 
-# fmt: off
-__all__ = [
-    "HELD", "TINY", "TINY_SYSTEM", "Recipe", "Settings", "build", "describe", "draw_samples", "load_beside",
-    "measure", "open_data", "order", "read_batch", "save_beside",
-]
-# fmt: on
+FRAME = seq2seq
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,12 @@ from torch import Tensor
 
 from sightline.data.subwords import Subwords
 from sightline.metrics.translation import bleu, bleu_signature
+from sightline.recipes import pairs
 from sightline.recipes.buckets import Buckets
 from sightline.recipes.pairs import Pairs
 from sightline.tasks.translate import alignment, aligns, padded, search
+
+FRAME = pairs
 
 
 def order(data: Pairs, settings: Any) -> Buckets:

@@ -18,20 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from sightline.data.asked import ATTRIBUTES, Asked
-from sightline.recipes.answers import (
-    agree,
-    describe,
-    draw_samples,
-    load_beside,
-    open_data,
-    read_batch,
-    save_beside,
-)
+from sightline.recipes import answers
 from sightline.recipes.looks import looks
 from sightline.recipes.marks import by_sort, correct, marks, ready, words_right
 from sightline.systems.visual7w import Visual7W
 
-__all__ = ["agree", "describe", "draw_samples", "load_beside", "open_data", "read_batch", "save_beside"]
+FRAME = answers
 
 HELD = "val_accuracy"
 TINY = {"steps": 300, "batch": 8, "rate": 8e-3, "save_every": 100, "precision": "32-true", "held": 100}

@@ -19,25 +19,18 @@ from torch import Tensor
 
 from sightline.data.asked import Asked
 from sightline.lens.view import side_by_side
-from sightline.recipes import answers
-from sightline.recipes.answers import agree, describe, load_beside, read_batch, save_beside
+from sightline.recipes import answers, visual7w
 from sightline.recipes.marks import batches, by_sort, marks, ready
-from sightline.recipes.visual7w import HELD, TINY, TINY_SYSTEM, usual
-from sightline.recipes.visual7w import Recipe as Telling
-from sightline.recipes.visual7w import Settings as TellingSettings
+from sightline.recipes.visual7w import usual
 from sightline.systems.visual7w import Visual7WPointing
 from sightline.tasks.point import overlap, windows, with_boxes
 
-# fmt: off
-__all__ = [
-    "HELD", "TINY", "TINY_SYSTEM", "agree", "describe", "load_beside", "open_data", "read_batch", "save_beside",
-]
-# fmt: on
+FRAME = visual7w
 open_data = partial(answers.open_data, task="pointing")
 
 
 @dataclass(frozen=True)
-class Settings(TellingSettings):
+class Settings(visual7w.Settings):
     """What can be set as key=value beside the system's own arguments."""
 
     windows: int = 12  # random wrong boxes for each question
@@ -49,7 +42,7 @@ def build(data: Asked | None, **sizes: Any) -> Visual7WPointing:
     return Visual7WPointing(**usual(data) | more | sizes)
 
 
-class Recipe(Telling):
+class Recipe(visual7w.Recipe):
     """Trains a system that has `loss(batch)` with boxes."""
 
     def training_step(self, batch: dict[str, Tensor], number: int) -> Tensor:
@@ -106,7 +99,7 @@ def unaided(recipe: Any, data: Asked) -> dict[str, int | float]:
 def draw_samples(recipe: Any, data: Asked, path: Any) -> None:
     """Draws six held-out pictures with a question and the box that is chosen."""
     chosen = np.linspace(0, len(data) - 1, 6).round().astype(int)
-    batch = ready(read_batch(data, chosen, recipe), recipe.device)
+    batch = ready(answers.read_batch(data, chosen, recipe), recipe.device)
     scores, _ = recipe.kept(batch["pictures"], batch["questions"], batch["boxes"])
     pictures, labels = [], []
     for place in range(len(chosen)):

@@ -17,29 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.optim.swa_utils import AveragedModel
 
 from sightline.data.labelled import Union
-from sightline.recipes import augment
-from sightline.recipes.pictures import (
-    HELD,
-    agree,
-    describe,
-    draw_samples,
-    load_beside,
-    measure,
-    open_data,
-    read_batch,
-    sizes_for,
-)
+from sightline.recipes import augment, pictures
+from sightline.recipes.averaged import averaged
+from sightline.recipes.pictures import HELD, sizes_for
 from sightline.systems.vit import VisionTransformer
 
-# fmt: off
-__all__ = [
-    "HELD", "TINY", "TINY_SYSTEM", "Recipe", "Settings", "agree", "build", "describe",
-    "draw_samples", "load_beside", "measure", "open_data", "read_batch",
-]
-# fmt: on
+FRAME = pictures  # classifiers read and measure alike
 MEAN, DEVIATION = (0.48, 0.45, 0.40), (0.27, 0.26, 0.27)  # channels of everyday photographs, in 0..1
 
 
@@ -82,15 +67,7 @@ class Recipe(lightning.LightningModule):
         self.system, self.settings = system, settings
         self.side: int = system.image_size[0]  # type: ignore[index,assignment]  # of a Module, anything may be had
         self.classes = () if data is None else data.classes
-
-        def decayed(average: Tensor, new: Tensor, count: Tensor | int) -> Tensor:
-            if not new.is_floating_point():  # a counter
-                return new
-            # a short memory at first, or the average would long remember the random start
-            keep = min(settings.average, (1 + int(count)) / (10 + int(count)))
-            return average.lerp(new, 1 - keep)
-
-        self.average = AveragedModel(system, avg_fn=decayed, use_buffers=True).requires_grad_(False)
+        self.average = averaged(system, settings.average)
         self.register_buffer("mean", torch.tensor(MEAN)[:, None, None], persistent=False)
         self.register_buffer("deviation", torch.tensor(DEVIATION)[:, None, None], persistent=False)
 

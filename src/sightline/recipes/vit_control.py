@@ -12,25 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sightline.data.labelled import Union
-from sightline.recipes.pictures import (
-    HELD,
-    agree,
-    describe,
-    draw_samples,
-    load_beside,
-    measure,
-    open_data,
-    read_batch,
-    sizes_for,
-)
-from sightline.recipes.vit import TINY, Recipe, Settings
+from sightline.recipes import vit
+from sightline.recipes.pictures import sizes_for
 
-# fmt: off
-__all__ = [
-    "HELD", "TINY", "TINY_SYSTEM", "Recipe", "ResidualNetwork", "Settings", "agree", "build",
-    "describe", "draw_samples", "load_beside", "measure", "open_data", "read_batch",
-]
-# fmt: on
+FRAME = vit
 TINY_SYSTEM = {"image_size": 32, "width": 8, "blocks": 1}
 
 

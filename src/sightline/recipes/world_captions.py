@@ -19,23 +19,12 @@ from sightline.data.scene_captions import SceneCaptions
 from sightline.data.scenes import Scenes
 from sightline.lens.strip import WordStrip
 from sightline.recipes import show_attend_tell
-from sightline.recipes.captions import agree, describe, load_beside, read_batch, save_beside, say
+from sightline.recipes.captions import say
 from sightline.recipes.scene_looks import kind_of, scene_chunks, scene_looks
-from sightline.recipes.show_attend_tell import HELD, TINY_SYSTEM, Recipe
 from sightline.systems.show_attend_tell import ShowAttendTell
 from sightline.tasks.encoder import cached_scenes
 
-__all__ = [
-    "HELD",
-    "TINY_SYSTEM",
-    "Recipe",
-    "agree",
-    "describe",
-    "load_beside",
-    "read_batch",
-    "save_beside",
-]
-
+FRAME = show_attend_tell
 ENCODER = "efficientnet_lite0:11"
 SIDE = 112
 SEEDS = {"train": 0, "val": 1}

@@ -12,24 +12,13 @@ import torch
 
 from sightline.data.scene_captions import SceneCaptions
 from sightline.lens.view import side_by_side
-from sightline.recipes.captions import agree, describe, load_beside, read_batch, save_beside, say
-from sightline.recipes.show_and_tell import HELD, TINY_SYSTEM, Recipe
-from sightline.recipes.world_captions import TINY, Settings, open_data, words_right
+from sightline.recipes import show_and_tell, world_captions
+from sightline.recipes.captions import say
+from sightline.recipes.world_captions import words_right
 from sightline.systems.show_and_tell import ShowAndTell
 
-__all__ = [
-    "HELD",
-    "TINY",
-    "TINY_SYSTEM",
-    "Recipe",
-    "Settings",
-    "agree",
-    "describe",
-    "load_beside",
-    "open_data",
-    "read_batch",
-    "save_beside",
-]
+FRAME = world_captions
+TINY_SYSTEM = show_and_tell.TINY_SYSTEM
 
 
 def build(data: SceneCaptions | None, **sizes: Any) -> ShowAndTell:
