@@ -28,12 +28,16 @@ CHECKED = sorted(
 )
 check_modules(CHECKED)
 
+import hypothesis  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 
 torch.set_num_threads(1)  # pytest-xdist runs one process a core
+# on a machine that is busy an example may take any time: no test is to fail for that
+hypothesis.settings.register_profile("any pace", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("any pace")
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from sightline.checkpoints.read import read
 from sightline.systems.dinov2 import DINOv2
 from sightline.systems.vit import VisionTransformer
 
+UNHURRIED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]  # each example writes its file anew
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(1)}
 
 
@@ -64,7 +65,7 @@ def test_every_format_gives_the_same_tensors(tmp_path: Path, how: str) -> None:
     assert all(torch.equal(value, STATE[name]) for name, value in state.items())
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=60, suppress_health_check=UNHURRIED)
 @given(how=st.sampled_from(list(FORMATS)), part=st.floats(0, 0.999), noise=st.binary(max_size=40))
 def test_files_cut_short_or_altered_are_one_clear_line(tmp_path: Path, how: str, part: float, noise: bytes) -> None:
     path = write(tmp_path / f"weights{FORMATS[how]}", how)
@@ -84,7 +85,7 @@ def test_files_cut_short_or_altered_are_one_clear_line(tmp_path: Path, how: str,
         assert torch.equal(value, STATE[name]) or (how in ("safetensors", "old torch") and noise)
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=40, suppress_health_check=UNHURRIED)
 @given(suffix=st.sampled_from([".safetensors", ".npz", ".pth"]), content=st.binary(max_size=200))
 def test_any_bytes_are_refused(tmp_path: Path, suffix: str, content: bytes) -> None:
     path = tmp_path / f"weights{suffix}"

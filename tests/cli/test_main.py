@@ -1,7 +1,6 @@
 """The shell as a whole: what help costs, what versions and wrong words give, how it stops."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -15,25 +14,13 @@ from sightline.cli.failures import Misuse, code_of, exit_code, one_line
 VERBS = ("look", "classify", "survey", "systems", "train", "evaluate")
 
 
-def program(*words: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-    code = "import sys; sys.argv[0] = 'sightline'; from sightline.cli.main import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", code, *words],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=cwd,
-        env={**os.environ, "COLUMNS": "100", "NO_COLOR": "1", **environment},
-    )
-
-
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys\nfrom sightline.cli.main import run\ncode = run(['--help'])\n"
         "heavy = {'torch', 'transformers', 'numpy', 'PIL', 'matplotlib', 'lightning', 'datasets'} & set(sys.modules)\n"
         "sys.exit(f'{code} {sorted(heavy)}' if heavy or code else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     for verb in VERBS:
         assert verb in done.stdout
@@ -112,13 +99,13 @@ def test_no_words_show_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Usage" in capsys.readouterr().out
 
 
-def test_tracebacks_are_shown_only_when_asked_for() -> None:
-    plain = program("look", "nowhere.jpg", "--head", "best")
-    assert plain.returncode == 2
-    assert "Traceback" not in plain.stderr
-    asked = program("look", "nowhere.jpg", "--head", "best", SIGHTLINE_DEBUG="1")
-    assert asked.returncode == 2
-    assert "Traceback" in asked.stderr
+def test_tracebacks_are_shown_only_when_asked_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for debug in ("", "1"):
+        monkeypatch.setenv("SIGHTLINE_DEBUG", debug)
+        assert shell.run(["look", "nowhere.jpg", "--head", "best"]) == 2
+        assert ("Traceback" in capsys.readouterr().err) is bool(debug)
 
 
 def test_failures_have_lines_and_codes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -154,7 +141,7 @@ def test_ctrl_c_stops_with_130_and_one_line(verb: str, said: str) -> None:
     assert running.stdout is not None
     assert running.stdout.readline() == "ready\n"
     running.send_signal(signal.SIGINT)
-    _, told = running.communicate(timeout=30)
+    _, told = running.communicate(timeout=240)
     assert running.returncode == 130
     (line,) = filter(None, told.splitlines())
     assert line.endswith(said)
@@ -163,10 +150,12 @@ def test_ctrl_c_stops_with_130_and_one_line(verb: str, said: str) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX systems")
 def test_a_reader_that_leaves_early_is_no_traceback() -> None:
-    code = "import sys; sys.argv = ['sightline', '--help']; from sightline.cli.main import main; main()"
-    running = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    code = "import sys; sys.argv = ['sightline', '--help']; from sightline.cli.main import main; input(); main()"
+    command, pipe = [sys.executable, "-c", code], subprocess.PIPE
+    running = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
     assert running.stdout is not None
-    assert running.stderr is not None
-    running.stdout.close()  # long before Python has started up and writes
-    assert running.stderr.read() == ""
-    assert running.wait(timeout=60) == 1
+    running.stdout.close()
+    running.stdout = None
+    _, told = running.communicate("now write\n", timeout=240)
+    assert told == ""
+    assert running.returncode == 1
