@@ -1,14 +1,16 @@
 """A run that is given seconds instead of steps: it ends in time, its schedules end with it, and it can be resumed."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from torch import nn
 
 from sightline.recipes import within
-from sightline.recipes.plan import TrainingError, command_of, new_plan
+from sightline.recipes.plan import TrainingError, command_of, new_plan, recipe_of
 from sightline.recipes.schedules import cosine
 from sightline.recipes.self_supervised import Common
 from sightline.recipes.train import train
@@ -80,6 +82,17 @@ def test_plan_and_command() -> None:
 def test_schedules_laid_down_at_the_start_are_refused(patterns: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="within=9: vit lays down its schedule"):
         train("vit", f"folder:{patterns}", out=tmp_path / "run", tiny=True, within=9)
+
+
+@pytest.mark.parametrize("name", ["seq2seq", "transformer"])
+def test_the_rate_of_translators_follows_the_number_of_steps(name: str) -> None:
+    recipe_file = recipe_of(name)
+    recipe = recipe_file.Recipe(nn.Linear(2, 2), recipe_file.Settings(steps=100), None)
+    share = recipe.configure_optimizers()["lr_scheduler"]["scheduler"].lr_lambdas[0]
+    assert share(90) < 0.05
+    recipe.settings = replace(recipe.settings, steps=1000)
+    assert share(90) > 0.9
+    assert share(990) < 0.01
 
 
 @pytest.mark.usefixtures("no_drawings")

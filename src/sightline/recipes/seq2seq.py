@@ -9,7 +9,6 @@ control   attention=none with a wider decoder of as many parameters: decoder=446
           decoder=384 have (a test counts them)
 """
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from sightline.data.subwords import Subwords
 from sightline.recipes import translations
 from sightline.recipes.averaged import averaged
 from sightline.recipes.pairs import Pairs
+from sightline.recipes.schedules import climb_and_fall
 from sightline.systems.seq2seq import Seq2Seq
 from sightline.tasks.translate import PIECES
 
@@ -66,6 +66,8 @@ def build(data: Pairs | None, *, words: int = 4000, **sizes: Any) -> Seq2Seq:
 class Recipe(lightning.LightningModule):
     """Trains a network of (source, lengths, target) -> logits; keeps the moving average of its weights."""
 
+    paced = True  # the schedule reads `settings.steps` at each step (recipes/within.py)
+
     def __init__(self, system: nn.Module, settings: Settings, data: Pairs | None) -> None:
         super().__init__()
         self.system, self.settings = system, settings
@@ -91,14 +93,11 @@ class Recipe(lightning.LightningModule):
         self.log(HELD, right.float().mean(), batch_size=len(right), sync_dist=True)
 
     def configure_optimizers(self) -> Any:
-        settings = self.settings
-        optimizer = torch.optim.Adam(self.system.parameters(), lr=settings.rate, betas=(0.9, 0.98))
-        warm = max(1, settings.steps // 20)
+        optimizer = torch.optim.Adam(self.system.parameters(), lr=self.settings.rate, betas=(0.9, 0.98))
 
         def share(step: int) -> float:
-            if step < warm:
-                return (step + 1) / warm
-            return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, settings.steps - warm)))
+            steps = self.settings.steps
+            return climb_and_fall(step, steps, warm=max(1, steps // 20))
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -11,7 +11,6 @@ controls  positions=none (the order of the source means nothing), heads=1, causa
           them while training, so copying is learned, not writing)
 """
 
-import math
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +24,7 @@ from sightline.data.subwords import Subwords
 from sightline.recipes import seq2seq
 from sightline.recipes.buckets import Buckets
 from sightline.recipes.pairs import Pairs
+from sightline.recipes.schedules import climb_and_fall
 from sightline.systems.transformer import Transformer
 
 FRAME = seq2seq
@@ -88,16 +88,13 @@ class Recipe(seq2seq.Recipe):
             nn.utils.clip_grad_norm_(self.system.parameters(), gradient_clip_val)
 
     def configure_optimizers(self) -> Any:
-        settings = self.settings
         optimizer = torch.optim.Adam(
-            self.system.parameters(), lr=settings.rate, betas=(0.9, 0.98), eps=1e-9, fused=True
+            self.system.parameters(), lr=self.settings.rate, betas=(0.9, 0.98), eps=1e-9, fused=True
         )
-        warm = max(1, round(settings.steps * settings.warm))
 
         def share(step: int) -> float:
-            if step < warm:
-                return (step + 1) / warm
-            return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, settings.steps - warm)))
+            steps = self.settings.steps
+            return climb_and_fall(step, steps, warm=max(1, round(steps * self.settings.warm)))
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
