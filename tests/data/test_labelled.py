@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from sightline.data.cifar10 import CLASSES
-from sightline.data.labelled import Union, open_labelled
+from sightline.data.labelled import Union, name_of, open_labelled
 from sightline.data.pixels import to_square
 
 
@@ -87,3 +87,18 @@ def test_the_middle_square_at_one_size(size: tuple[int, int]) -> None:
         assert 20 < line[0] < 45, channel
         assert 210 < line[-1] < 236, channel
         assert line.diff().min() > 0, channel
+
+
+@pytest.mark.parametrize(
+    ("piece", "name"),
+    [
+        ("folder:a/tiny_imagenet", "tiny_imagenet"),
+        ("3*memory96:cifar10:b/cifar10", "cifar10"),
+        ("world:2000", "world"),
+        ("2*memory96:world:2000", "world"),
+        ("folder:world", "world"),
+        ("folder:otherworld/7", "7"),
+    ],
+)
+def test_figures_of_a_collection_have_a_name(piece, name):
+    assert name_of(piece) == name

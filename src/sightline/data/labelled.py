@@ -1,10 +1,11 @@
-"""Collections of labelled pictures by name: `folder:PATH`, `cifar10:PATH`, `hub:ID`, and unions of them.
+"""Collections of labelled pictures by name: `folder:PATH`, `cifar10:PATH`, `hub:ID`, `world:COUNT`, and unions of them.
 
 Beside them `photos:PATH`, pictures without labels, and `memory96:KIND:PATH`, any of these kept in memory.
 """
 
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -14,6 +15,7 @@ from sightline.data.folder import ImageFolder
 from sightline.data.hub import HubPictures
 from sightline.data.memory import InMemory
 from sightline.data.unlabelled import UNKNOWN, Photographs
+from sightline.data.world_pictures import WorldPictures
 
 
 @runtime_checkable
@@ -33,6 +35,7 @@ KINDS: dict[str, Callable[[str, str], Labelled]] = {
     "cifar10": Cifar10,
     "hub": HubPictures,
     "photos": Photographs,
+    "world": WorldPictures,
 }
 
 
@@ -76,13 +79,19 @@ def pieces_of(spec: str) -> list[str]:
     return re.split(r"\+(?=(?:\d+\*)?\w+:)", spec)
 
 
+def name_of(piece: str) -> str:
+    """Gives what figures of one collection are called: the last part of its path, or that it is the world."""
+    kind, _, path = piece.rpartition(":")
+    return "world" if re.fullmatch(r"(.*[*:])?world", kind) else Path(path).name
+
+
 def open_labelled(spec: str, split: str = "train") -> Union:
     """Opens `KIND:PATH`, or several joined by `+`, each with an optional repeat: `8*folder:A+cifar10:B`.
 
-    Kinds: `folder` (`data/folder.py`), `cifar10` (`data/cifar10.py`), `hub` (`data/hub.py`), `photos` (without labels,
-    `data/unlabelled.py`); `memory96:` before a kind keeps its pictures in memory as squares of 96 pixels
-    (`data/memory.py`).  Repeats count for `split` "train" only.  Raises ValueError for an unknown kind, and what the
-    readers raise.
+    Kinds: `folder` (`data/folder.py`), `cifar10` (`data/cifar10.py`), `hub` (`data/hub.py`), `world` (generated
+    scenes, `data/world_pictures.py`), `photos` (without labels, `data/unlabelled.py`); `memory96:` before a kind keeps
+    its pictures in memory as squares of 96 pixels (`data/memory.py`).  Repeats count for `split` "train" only.  Raises
+    ValueError for an unknown kind, and what the readers raise.
     """
     parts: list[Labelled] = []
     repeats: list[int] = []

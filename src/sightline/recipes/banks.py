@@ -1,13 +1,12 @@
 """Labelled pictures in memory, beside the training pictures among which their neighbours are sought."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sightline.data.labelled import Labelled, Union, open_labelled, pieces_of
+from sightline.data.labelled import Labelled, Union, name_of, open_labelled, pieces_of
 from sightline.data.pixels import to_square
 
 MOST = 4 * 2**30  # bytes of pictures kept in memory
@@ -50,7 +49,7 @@ class Pictures(Union):
         if split == "train":
             self._source, self._index, self.labels = opened._source, opened._index, opened.labels
         self.spec, self.split = spec, split
-        self.names = tuple(Path(piece.rsplit(":", 1)[-1]).name for piece in pieces_of(spec))
+        self.names = tuple(name_of(piece) for piece in pieces_of(spec))
         self._banks: tuple[Squares, ...] = ()
 
     def banks(self) -> tuple[Labelled, ...]:

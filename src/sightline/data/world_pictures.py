@@ -1,0 +1,51 @@
+"""The generated world as a labelled collection: scenes of one to three things, named after the one that looks largest.
+
+So whatever learns from labelled pictures, or from pictures alone, learns in the generated world too, where it is known
+which pixel belongs to what.
+"""
+
+import numpy as np
+from jaxtyping import UInt8
+
+from sightline.data.scenes import Scenes
+from sightline.data.scenes.graph import COLORS, SHAPES
+from sightline.data.scenes.splits import HELD_OUT
+
+SIDE = 96  # of the pictures, in pixels; whoever reads them scales them down
+THINGS = (1, 3)
+HELD_SHARE = 10  # one held-out scene for so many training scenes
+CLASSES = tuple(
+    f"{color} {shape}" for color in sorted(COLORS) for shape in sorted(SHAPES) if (color, shape) not in HELD_OUT
+)
+
+
+class WorldPictures:
+    """Draws COUNT scenes in `split` "train" and a tenth of that (at least 10) in "val", which are others.
+
+    The label of a scene is the color and shape of the thing that looks largest (radius over distance).  `image(i)` is
+    scene i as (96, 96, 3) bytes, drawn when asked for.  Raises ValueError for a count that is no number of 10 or more,
+    and for another split.
+    """
+
+    classes = CLASSES
+
+    def __init__(self, count: str, split: str = "train") -> None:
+        if split not in ("train", "val"):
+            raise ValueError(f"split must be 'train' or 'val', given {split!r}")
+        if not count.isascii() or not count.isdigit() or int(count) < 10:
+            raise ValueError(f"world:{count}: expected the number of scenes, 10 or more, such as world:10000")
+        number = int(count) if split == "train" else max(10, int(count) // HELD_SHARE)
+        self.scenes = Scenes(split=split, size=SIDE, count=number, objects=THINGS)
+        self.labels = np.array([self._largest(index) for index in range(number)], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return self.scenes.count
+
+    def image(self, index: int) -> UInt8[np.ndarray, "96 96 3"]:
+        return self.scenes.images([index])[0].permute(1, 2, 0).numpy()
+
+    def _largest(self, index: int) -> int:
+        scene = self.scenes.scene(index)
+        seen = [thing.radius / distance for thing, distance in zip(scene.things, scene.distances, strict=True)]
+        largest = scene.things[seen.index(max(seen))]
+        return CLASSES.index(f"{largest.color} {largest.shape}")
