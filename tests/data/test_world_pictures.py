@@ -28,10 +28,13 @@ def test_pictures_are_drawn_and_val_has_others():
     assert train.classes == val.classes == CLASSES
     assert not any((color, shape) in HELD_OUT for color, shape in map(str.split, CLASSES))
     first, again, other = train.image(0), train.image(0), val.image(0)
-    assert first.shape == (96, 96, 3)
+    assert first.shape == (64, 64, 3)
     assert first.dtype == np.uint8
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
+    assert np.array_equal(train.image(70), WorldPictures("71").scenes.images([70])[0].permute(1, 2, 0).numpy())
+    with pytest.raises(IndexError, match="scenes 0 to 19"):
+        WorldPictures("200", "val").image(20)
 
 
 def test_collections_of_it_join_and_repeat():
