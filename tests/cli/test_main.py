@@ -133,7 +133,9 @@ def test_failures_have_lines_and_codes(capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize(("verb", "said"), [("look", "stopped"), ("segment", "the same command goes on from there")])
 def test_ctrl_c_stops_with_130_and_one_line(verb: str, said: str) -> None:
     code = (
-        f"import sys, time\nfrom sightline.cli.main import main\nlook = sys.modules['sightline.cli.{verb}']\n"
+        # a shell lets what it starts in the background ignore SIGINT, and children inherit that
+        "import signal, sys, time\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"from sightline.cli.main import main\nlook = sys.modules['sightline.cli.{verb}']\n"
         "def wait(*_): print('ready', flush=True); time.sleep(60)\n"
         f"look.gather = wait\nsys.argv = ['sightline', '{verb}', 'a.jpg']\nmain()"
     )

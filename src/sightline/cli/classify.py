@@ -1,12 +1,14 @@
 """`sightline classify`: what a model calls each photograph."""
 
+from functools import partial
 from typing import Annotated
 
 import typer
 
-from sightline.cli.console import print_json, tracked
-from sightline.cli.failures import Misuse, code_of, one_line
-from sightline.cli.look import gather, open_model, report
+from sightline.cli.console import print_json
+from sightline.cli.failures import Misuse, exit_with, told_failures
+from sightline.cli.look import open_model
+from sightline.cli.pictures import each, gather
 
 
 def classify(
@@ -36,25 +38,18 @@ def classify(
     """
     if not images and not sample:
         raise Misuse("classify needs at least one IMAGE (or --sample); see `sightline classify --help`")
-    failures: list[tuple[str, BaseException]] = []
-    photographs = gather(images or [], sample, failures)
-    results: list[dict[str, object]] = []
+    photographs, failures = gather(images or [], sample)
+    results = []
     if photographs:
         opened = open_model(model, as_json)
         from sightline.tasks.classify import classify as name_classes
 
-        for photograph in tracked(photographs, "Classifying", quiet=as_json):
-            try:
-                labels = name_classes(photograph, model=opened, top=top)
-            except (ValueError, OSError, RuntimeError, MemoryError) as error:
-                report(failures, str(photograph), error)
-                continue
+        naming = partial(name_classes, model=opened, top=top)
+        for photograph, labels in each(photographs, naming, failures, doing="Classifying", quiet=as_json):
             named = [{"label": name, "probability": chance} for name, chance in labels]
             results.append({"image": str(photograph), "model": opened.name, "labels": named})
             if not as_json:
                 typer.echo(f"{photograph}: {labels}")
     if as_json:
-        told = [{"image": source, "error": one_line(error)} for source, error in failures]
-        print_json({"verb": "classify", "results": results, "failures": told})
-    if failures:
-        raise typer.Exit(max(code_of(error) for _, error in failures))
+        print_json({"verb": "classify", "results": results, "failures": told_failures(failures)})
+    exit_with(failures)

@@ -4,10 +4,12 @@ import json
 import os
 import sys
 import traceback
+from typing import Any
 
 import typer
 
 FAILED, MISUSED, STOPPED = 1, 2, 130
+Failures = list[tuple[str, BaseException]]  # of a batch: which of it, and what is wrong with it
 
 
 class Misuse(ValueError):
@@ -38,6 +40,30 @@ def say(message: str) -> None:
     typer.echo(f"sightline: {message}", err=True)
 
 
+def report(failures: Failures, source: str, error: BaseException) -> None:
+    """Say what is wrong with one of a batch, and remember it; the rest goes on."""
+    _trace_where_asked(error)
+    message = one_line(error)
+    say(message if source in message else f"{source}: {message}")
+    failures.append((source, error))
+
+
+def told_failures(failures: Failures, key: str = "image") -> list[dict[str, Any]]:
+    """The failures of a batch for the JSON document of a verb, each named under `key`."""
+    return [{key: source, "error": one_line(error)} for source, error in failures]
+
+
+def exit_with(failures: Failures) -> None:
+    """End a batch with the highest exit code of what failed in it; where nothing failed, go on."""
+    if failures:
+        raise typer.Exit(max(code_of(error) for _, error in failures))
+
+
+def _trace_where_asked(error: BaseException) -> None:
+    if os.environ.get("SIGHTLINE_DEBUG", "0") not in ("", "0"):
+        traceback.print_exception(error)
+
+
 def exit_code(error: BaseException, as_json: bool = False) -> int:
     """Report what stopped a command line and return the exit code that goes with it."""
     if isinstance(error, SystemExit):
@@ -52,8 +78,7 @@ def exit_code(error: BaseException, as_json: bool = False) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":
         typer.echo(str(error))
         return MISUSED
-    if os.environ.get("SIGHTLINE_DEBUG", "0") not in ("", "0"):
-        traceback.print_exception(error)
+    _trace_where_asked(error)
     code = error.exit_code if hasattr(error, "exit_code") else code_of(error)
     hint = ""
     if hasattr(error, "format_message"):

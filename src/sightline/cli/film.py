@@ -6,7 +6,7 @@ from typing import Any
 import typer
 
 from sightline.cli.console import print_json, tracked
-from sightline.cli.failures import Misuse, code_of, one_line
+from sightline.cli.failures import Failures, Misuse, exit_with, report, told_failures
 
 
 def film(
@@ -14,11 +14,11 @@ def film(
     video: Path,
     model: str | None,
     options: dict[str, Any],
-    failures: list[tuple[str, BaseException]],
+    failures: Failures,
     as_json: bool,
 ) -> None:
     """Write the animation; a frame that cannot be read is told and left out."""
-    from sightline.cli.look import open_model, report
+    from sightline.cli.look import open_model
 
     options = {key: value for key, value in options.items() if key != "command"}
     if options.pop("check"):
@@ -37,10 +37,9 @@ def film(
         made = look_at_frames(frames, model=opened, failed=failed, **options)
         made.save(video)
     if as_json:
-        errors = [{"image": source, "error": one_line(error)} for source, error in failures]
-        print_json({"verb": "look", "video": made and str(video), "frames": made and len(made), "failures": errors})
+        told = {"video": made and str(video), "frames": made and len(made)}
+        print_json({"verb": "look", **told, "failures": told_failures(failures)})
     elif made is not None:
         typer.echo(f"{len(made)} frames, all on one scale: {video}")
         typer.echo("A map shows where attention went, not why.")
-    if failures:
-        raise typer.Exit(max(code_of(error) for _, error in failures))
+    exit_with(failures)

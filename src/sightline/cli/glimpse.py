@@ -1,31 +1,19 @@
 """`sightline glimpse`: the digit in each picture, and the path of the glimpses it was read through."""
 
-import hashlib
-import json
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sightline.cli.console import busy, print_json, tracked
-from sightline.cli.failures import Misuse, code_of, one_line
-from sightline.cli.look import gather, report
-from sightline.cli.outputs import OutputFolder, replaced_files, tell_replaced
+from sightline.cli.console import busy
+from sightline.cli.failures import Misuse
+from sightline.cli.pictures import Batch, Made, Told, gather
 
 if TYPE_CHECKING:
     from sightline.tasks.glimpse import Glimpsed
 
 SUFFIXES = (".glimpse.json", ".glimpse.png", ".glimpse.gif", ".glimpse.html")
-
-
-@dataclass(frozen=True)
-class Made:
-    """One picture's answer and its files; `told` is what --json prints of it."""
-
-    source: Path
-    told: dict[str, Any]
-    kept: bool = False
 
 
 def glimpse(
@@ -57,58 +45,27 @@ def glimpse(
     """
     if not images:
         raise Misuse("glimpse needs at least one IMAGE; see `sightline glimpse --help`")
-    failures: list[tuple[str, BaseException]] = []
-    pictures = gather(images, False, failures)
-    results: list[Made] = []
-    folder = OutputFolder(out) if pictures else None
-    if folder is not None:
+    pictures, failures = gather(images)
+    batch = Batch("glimpse", pictures, failures, out, as_json)
+    if pictures:
         with busy(f"Opening {system} …", as_json):
+            from sightline.tasks.glimpse import glimpse as read_digit
             from sightline.tasks.glimpse import open_ram
 
             opened = open_ram(system)[0]
-        asked = {"system": system, "copies": copies, "seed": seed}
-        for picture in tracked(pictures, "Glimpsing", quiet=as_json):
-            try:
-                results.append(_read(picture, opened, folder, asked))
-            except (ValueError, OSError, RuntimeError, MemoryError) as error:
-                report(failures, str(picture), error)
-    index = _write_index(folder, results, system) if folder is not None and len(results) > 1 else None
-    if as_json:
-        told = [{"image": source, "error": one_line(error)} for source, error in failures]
-        made = [result.told for result in results]
-        files = {"index": index and str(index), "replaced": replaced_files(folder)}
-        print_json({"verb": "glimpse", "results": made, **files, "failures": told})
-    else:
-        _print_person(results, index)
-        tell_replaced(folder)
-    if failures:
-        raise typer.Exit(max(code_of(error) for _, error in failures))
+        batch.answer_each(
+            partial(read_digit, system=opened, copies=copies, seed=seed),
+            _told,
+            asked={"system": system, "copies": copies, "seed": seed},
+            forms=(SUFFIXES,),
+            doing="Glimpsing",
+        )
+    batch.finish(f"What {system} reads, and through which glimpses", sentence=_sentence, show=_show, close=_close)
 
 
-def _read(picture: Path, opened: Any, folder: OutputFolder, asked: dict[str, Any]) -> Made:
-    asked = asked | {"sha256": hashlib.sha256(picture.read_bytes()).hexdigest()}
-    held = folder.held(picture, SUFFIXES)
-    if held is not None:
-        told = json.loads(held[0].read_text("utf-8"))
-        if told.get("asked") == asked:
-            return Made(picture, told, kept=True)
-    from sightline.tasks.glimpse import glimpse as read_digit
-
-    seen = read_digit(picture, system=opened, copies=asked["copies"], seed=asked["seed"])
-    paths = held or folder.names(picture, SUFFIXES)
-    told = _told(picture, seen, paths, asked)
-    paths[0].write_text(json.dumps(told, ensure_ascii=False, indent=1) + "\n", "utf-8")
-    for path in paths[1:]:
-        seen.save(path)
-    for path in paths:
-        folder.wrote(path, picture)
-    return Made(picture, told)
-
-
-def _told(picture: Path, seen: "Glimpsed", paths: tuple[Path, ...], asked: dict[str, Any]) -> dict[str, Any]:
+def _told(seen: "Glimpsed", paths: tuple[Path, ...]) -> Told:
     steps = zip(seen.attention.places.tolist(), seen.attention.thoughts, strict=True)
     return {
-        "image": str(picture),
         "label": seen.label,
         "probability": seen.probability,
         "labels": [{"label": name, "probability": chance} for name, chance in seen],
@@ -118,30 +75,19 @@ def _told(picture: Path, seen: "Glimpsed", paths: tuple[Path, ...], asked: dict[
         "picture": str(paths[1]),
         "animation": str(paths[2]),
         "page": str(paths[3]),
-        "asked": asked,
     }
 
 
-def _sentence(told: dict[str, Any]) -> str:
+def _sentence(told: Told) -> str:
     agreeing, copies = told["paths"]["agreeing"], told["paths"]["copies"]
     return f"{told['label']} ({told['probability']:.0%}, {agreeing} of {copies} paths)"
 
 
-def _write_index(folder: OutputFolder, results: list[Made], system: str) -> Path | None:
-    entries = [
-        (made.source.name, Path(made.told["picture"]).name, Path(made.told["page"]).name, _sentence(made.told))
-        for made in results
-    ]
-    return folder.index(f"What {system} reads, and through which glimpses", entries)
+def _show(made: Made) -> str:
+    told = made.told
+    said = f"{made.source.name}: {_sentence(told)}{'  (read earlier)' if made.kept else ''}"
+    return "\n  ".join([said, f"canvas: {told['prepared']}", told["picture"], told["animation"], told["page"]])
 
 
-def _print_person(results: list[Made], index: Path | None) -> None:
-    for made in results:
-        typer.echo(f"{made.source.name}: {_sentence(made.told)}{'  (read earlier)' if made.kept else ''}")
-        typer.echo(f"  canvas: {made.told['prepared']}")
-        for file in ("picture", "animation", "page"):
-            typer.echo(f"  {made.told[file]}")
-    if index is not None:
-        typer.echo(f"All together: {index}")
-    if results:
-        typer.echo("A path shows what was read, not why the answer is what it is.")
+def _close(told: Told) -> str:
+    return "A path shows what was read, not why the answer is what it is."

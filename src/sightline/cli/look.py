@@ -2,15 +2,16 @@
 
 import shlex
 import sys
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sightline.cli.console import busy, hush_libraries, print_json, tracked
-from sightline.cli.failures import Misuse, code_of, one_line, say
-from sightline.cli.outputs import OutputFolder, replaced_files, tell_replaced
+from sightline.cli.console import busy, hush_libraries
+from sightline.cli.failures import Misuse, exit_with, say
+from sightline.cli.outputs import OutputFolder, tell_replaced
+from sightline.cli.pictures import Batch, Made, Told, gather
 
 if TYPE_CHECKING:
     from sightline.tasks.vision_model import VisionModel
@@ -88,30 +89,23 @@ def look(
         "limit": parse_bytes(limit),
         "command": shlex.join(["sightline", *sys.argv[1:]]),
     }
-    failures: list[tuple[str, BaseException]] = []
-    photographs = gather(images or [], sample, failures)
+    photographs, failures = gather(images or [], sample)
     if video is not None:
         from sightline.cli.film import film
 
         film(photographs, video, model, options, failures, as_json)
         return
-    results: list[Made] = []
-    folder = index = None
-    if photographs:
-        folder = OutputFolder(out)
+    batch = Batch("look", photographs, failures, out, as_json)
+    index = None
+    if batch.folder is not None:
         opened = open_model(model, as_json)
-        for photograph in tracked(photographs, "Looking", quiet=as_json):
-            try:
-                results.append(_look_at(photograph, opened, folder, options))
-            except (ValueError, OSError, RuntimeError, MemoryError) as error:
-                report(failures, str(photograph), error)
-        index = _write_index(folder, results, opened.name) if len(results) > 1 else None
+        batch.make_each(partial(_look_at, opened=opened, folder=batch.folder, options=options), doing="Looking")
+        index = batch.index(f"Where {opened.name} looks", _sentence)
     if as_json:
-        _print_machine(results, failures, folder, index)
+        batch.print_json(index)
     else:
-        _print_person(results, folder, index)
-    if failures:
-        raise typer.Exit(max(code_of(error) for _, error in failures))
+        _print_person(batch, index)
+    exit_with(failures)
 
 
 def open_model(name: str | None, quiet: bool) -> "VisionModel":
@@ -125,32 +119,6 @@ def open_model(name: str | None, quiet: bool) -> "VisionModel":
     if opened.note and not quiet:
         say(f"note: {opened.note}")
     return opened
-
-
-def gather(images: list[str], sample: bool, failures: list[tuple[str, BaseException]]) -> list[Path]:
-    """All photographs that the arguments name, each once; what names none is reported and the rest goes
-    on."""
-    from sightline.data.photographs import PhotographError, find_photographs, sample_photographs
-
-    found: dict[Path, None] = dict.fromkeys(sample_photographs() if sample else [])
-    for given in images:
-        try:
-            found.update(dict.fromkeys(find_photographs([given])))
-        except PhotographError as error:
-            report(failures, given, error)
-    return list(found)
-
-
-def report(failures: list[tuple[str, BaseException]], source: str, error: BaseException) -> None:
-    """Say what is wrong with one picture of a batch, and remember it."""
-    import os
-    import traceback
-
-    message = one_line(error)
-    if os.environ.get("SIGHTLINE_DEBUG", "0") not in ("", "0"):
-        traceback.print_exception(error)
-    say(message if source in message else f"{source}: {message}")
-    failures.append((source, error))
 
 
 def parse_head(text: str) -> str | int:
@@ -187,59 +155,36 @@ def parse_bytes(text: str) -> int:
     return int(float(match[1]) * factor)
 
 
-@dataclass(frozen=True)
-class Made:
-    """One photograph's results on disk; the recording itself is let go, so that a batch stays small."""
-
-    photograph: Path
-    picture: Path
-    page: Path
-    summary: dict[str, Any]
-    animation: Path | None = None
-
-
 def _look_at(photograph: Path, opened: "VisionModel", folder: OutputFolder, options: dict[str, Any]) -> Made:
     from sightline.tasks.look import look as look_at
 
     seen = look_at(photograph, model=opened, **options)
-    moving = (MOVING,) if hasattr(seen, "points") else ()
-    paths = folder.names(photograph, (*SUFFIXES, *moving))
+    endings = (*SUFFIXES, MOVING) if hasattr(seen, "points") else SUFFIXES
+    paths = folder.names(photograph, endings)
     for path in paths:
         seen.save(path)
         folder.wrote(path, photograph)
-    return Made(photograph, paths[0], paths[1], seen.summary, paths[2] if moving else None)
+    files = dict(zip(("picture", "page", "animation"), map(str, paths), strict=False))
+    return Made(photograph, {"image": str(photograph), **files, **seen.summary})
 
 
-def _write_index(folder: OutputFolder, results: list[Made], model: str) -> Path | None:
-    entries = [(r.photograph.name, r.picture.name, r.page.name, r.summary["sentence"]) for r in results]
-    return folder.index(f"Where {model} looks", entries)
+def _sentence(told: Told) -> str:
+    return str(told["sentence"])
 
 
-def _print_machine(
-    results: list[Made], failures: list[tuple[str, BaseException]], folder: OutputFolder | None, index: Path | None
-) -> None:
-    made = [
-        {"image": str(r.photograph), "picture": str(r.picture), "page": str(r.page)}
-        | ({"animation": str(r.animation)} if r.animation else {})
-        | r.summary
-        for r in results
-    ]
-    told = [{"image": source, "error": one_line(error)} for source, error in failures]
-    files = {"index": index and str(index), "replaced": replaced_files(folder)}
-    print_json({"verb": "look", "results": made, **files, "failures": told})
-
-
-def _print_person(results: list[Made], folder: OutputFolder | None, index: Path | None) -> None:
-    for made in results:
-        typer.echo(f"{made.photograph.name}: {made.summary['sentence']}")
-        if made.summary["check"] is not None:
-            typer.echo(f"  check: {made.summary['check']['summary']}")
-        for path in filter(None, (made.picture, made.page, made.animation)):
-            typer.echo(f"  {path}")
+def _print_person(batch: Batch, index: Path | None) -> None:
+    for made in batch.made:
+        told = made.told
+        typer.echo(f"{made.source.name}: {_sentence(told)}")
+        if told["check"] is not None:
+            typer.echo(f"  check: {told['check']['summary']}")
+        for file in ("picture", "page", "animation"):
+            if file in told:
+                typer.echo(f"  {told[file]}")
     if index is not None:
         typer.echo(f"All together: {index}")
-    tell_replaced(folder)
-    if results:
-        unchecked = any(made.summary["check"] is None for made in results)
+    tell_replaced(batch.folder)
+    if batch.made:
+        unchecked = any(made.told["check"] is None for made in batch.made)
         more = "; --check measures its effect." if unchecked else "."
         typer.echo(f"A map shows where attention went, not why{more}")

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sightline.cli.console import busy, hush_libraries, print_json, tracked
-from sightline.cli.failures import Misuse, code_of, one_line
-from sightline.cli.look import report
+from sightline.cli.failures import Failures, Misuse, exit_with, report, told_failures
 from sightline.cli.outputs import OutputFolder, replaced_files, tell_replaced
 
 if TYPE_CHECKING:
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
 SUFFIXES = (".alignment.png", ".alignment.html")
 HEADS = ".heads.png"  # of a system with several layers or heads
 CHUNK = 256  # lines between two writes of a file's translation
-
-Failures = list[tuple[str, BaseException]]
 
 
 def translate(
@@ -85,13 +82,11 @@ def _finish(
     system: str, results: list[dict[str, Any]], failures: Failures, folder: OutputFolder | None, as_json: bool
 ) -> None:
     if as_json:
-        told = [{"source": source, "error": one_line(error)} for source, error in failures]
         files = {"results": results, "replaced": replaced_files(folder)}
-        print_json({"verb": "translate", "system": system, **files, "failures": told})
+        print_json({"verb": "translate", "system": system, **files, "failures": told_failures(failures, "source")})
     else:
         tell_replaced(folder)
-    if failures:
-        raise typer.Exit(max(code_of(error) for _, error in failures))
+    exit_with(failures)
 
 
 def _read_files(files: list[Path], failures: Failures) -> list[tuple[Path, list[str]]]:

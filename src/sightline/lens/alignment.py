@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from sightline.lens.choices import PICTURES
 from sightline.lens.view import matrices, matrix
 
-_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 _PAGES = (".html", ".htm")
 
 
@@ -73,7 +73,7 @@ class Alignment:
         """Writes a picture (.png, .jpg, .webp) or a page (.html); ValueError for another ending."""
         file = Path(path)
         ending = file.suffix.lower()
-        if ending in _PICTURES:
+        if ending in PICTURES:
             file.parent.mkdir(parents=True, exist_ok=True)
             self.picture(title=title, caption=caption).save(file)
         elif ending in _PAGES:
@@ -81,7 +81,7 @@ class Alignment:
             page = _PAGE.replace("@TITLE@", escape(title or "Alignment"))
             file.write_text(page.replace("@PART@", self.html(title=title, caption=caption)), encoding="utf-8")
         else:
-            raise ValueError(f"{file}: expected a picture ({', '.join(_PICTURES)}) or a page (.html)")
+            raise ValueError(f"{file}: expected a picture ({', '.join(PICTURES)}) or a page (.html)")
         return file
 
     def _repr_html_(self) -> str:

@@ -4,8 +4,9 @@ The page needs no network and no script: each choice is a button (tab, arrow key
 """
 
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -13,6 +14,8 @@ from PIL import Image
 from sightline.lens.page_data import data_uri
 from sightline.lens.paint import Photograph, photograph, shown_size
 from sightline.lens.sheet import SMALL_PRINT
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")  # endings of what is saved as a picture
 
 _STYLE = """
 :root{color-scheme:light dark;--paper:#fbfaf7;--card:#fff;--ink:#1d1a16;--soft:#6d665d;--line:#e5dfd4;--hot:#b8390e}
@@ -46,6 +49,19 @@ class Choice:
     alt: str = ""
     note: str = ""
     colour: np.ndarray | None = None
+
+
+def save_drawn(path: str | Path, page: Callable[[], str], picture: Callable[[], Image.Image]) -> Path:
+    """Writes .html (the page) or a picture (.png, .jpg, .webp); ValueError for another ending."""
+    path = Path(path)
+    kind = path.suffix.lower()
+    if kind == ".html":
+        path.write_text(page(), encoding="utf-8")
+    elif kind in PICTURES:
+        picture().save(path)
+    else:
+        raise ValueError(f"{path}: give a name that ends in .html, {', '.join(PICTURES)}")
+    return path
 
 
 def base_of(image: Photograph) -> Image.Image:

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from sightline.lens.choices import Choice, base_of, choice_page
+from sightline.lens.choices import Choice, base_of, choice_page, save_drawn
 from sightline.lens.paint import Array, Photograph, as_map, blend, outline, photograph, shown_size
 from sightline.lens.sheet import INK, PAPER, badge, fitted, font_of, sheet, spoken
-from sightline.lens.strip import PICTURES
 
 MOST_MAPS = 8  # in the picture; the page has all
 
@@ -138,12 +137,4 @@ class Segments:
 
     def save(self, path: str | Path) -> Path:
         """Writes .html (a page) or a picture (.png, .jpg, .webp); ValueError for another ending."""
-        path = Path(path)
-        kind = path.suffix.lower()
-        if kind == ".html":
-            path.write_text(self.page(), encoding="utf-8")
-        elif kind in PICTURES:
-            self.picture().save(path)
-        else:
-            raise ValueError(f"{path}: give a name that ends in .html, {', '.join(PICTURES)}")
-        return path
+        return save_drawn(path, self.page, self.picture)

@@ -8,13 +8,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sightline.lens.choices import Choice, base_of, choice_page
+from sightline.lens.choices import Choice, base_of, choice_page, save_drawn
 from sightline.lens.page_data import data_uri
 from sightline.lens.paint import Array, Photograph, as_map, blend
 from sightline.lens.sheet import SMALL_PRINT
 from sightline.lens.view import strip
-
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 @dataclass(frozen=True)
@@ -73,15 +71,7 @@ class WordStrip:
 
     def save(self, path: str | Path) -> Path:
         """Writes .html (a page) or a picture (.png, .jpg, .webp); ValueError for another ending."""
-        path = Path(path)
-        kind = path.suffix.lower()
-        if kind == ".html":
-            path.write_text(self.page(), encoding="utf-8")
-        elif kind in PICTURES:
-            self.picture().save(path)
-        else:
-            raise ValueError(f"{path}: give a name that ends in .html, {', '.join(PICTURES)}")
-        return path
+        return save_drawn(path, self.page, self.picture)
 
     def _repr_html_(self) -> str:
         return (
