@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sightline.lens.key import unseen
+
 _SMALL = 2**18  # numbers of a call that is put together with others before its softmax: a copy of 1 MB
 
 
@@ -82,7 +84,7 @@ class Call:
             mask = mask if mask is None or mask.shape[-2] == 1 else mask[..., start:stop, :]
         positions = self.positions()[start:stop].to(query.device) if self.causal else None
         # the lens's own arithmetic is nobody's attention: an outer recording shall not see it
-        with torch._C.DisableTorchFunction(), in_full_precision(query):
+        with unseen(), in_full_precision(query):
             return softmax_rows(query, self.key, mask=mask, positions=positions, scale=self.scale)
 
     def settle(self) -> None:

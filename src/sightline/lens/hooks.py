@@ -13,6 +13,7 @@ from sightline.lens.compiled import take_compiled
 from sightline.lens.frame import Frame, hint_of, setting_of
 from sightline.lens.given import Mark
 from sightline.lens.intercept import Interceptor
+from sightline.lens.key import has_fast_path, put_up, settle_down
 
 # half of the modules of a ViT that are not torch's own; `enter` and `leave` of each took 9 microseconds a pass
 _FEED_FORWARD = re.compile(r"(MLP|Mlp|FeedForward|FFN|Activation)$")
@@ -97,6 +98,7 @@ def _watch_pixels(mode: Interceptor) -> Any:
 
 def _follow_module(hooks: Hooks, module: nn.Module, path: str, windowed: bool, outer: bool, mode: Interceptor) -> None:
     wanted = mode.plan.sites == "*" or mode.plan.wants(path)
+    fast = has_fast_path(module)
 
     def enter(_module: nn.Module, args: tuple, kwargs: dict[str, Any] | None = None) -> None:
         if kwargs is None:  # another thread called while the recording was being taken down
@@ -119,10 +121,16 @@ def _follow_module(hooks: Hooks, module: nn.Module, path: str, windowed: bool, o
         mode.frames.append(Frame(path, "", mode.serial, windowed, wanted, _module, (args, kwargs)))
         if outer and mode.mark is not None and mode.mark.pixels is None:
             mode.mark.note(args, kwargs)
+        if fast and mode.below and not mode.up and not _module.training:
+            put_up(mode)
 
     def leave(_module: nn.Module, args: tuple, output: Any) -> None:
-        if is_compiling() or (not mode.paused and mode.frames and threading.get_ident() == mode.thread):
+        if is_compiling():
             mode.frames.pop()
+        elif not mode.paused and mode.frames and threading.get_ident() == mode.thread:
+            mode.frames.pop()
+            if mode.up:
+                settle_down(mode)
 
     hooks.add(module, enter, leave)
 

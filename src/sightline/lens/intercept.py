@@ -1,10 +1,12 @@
 """Sees every attention call of a running model, whichever way it is called.
 
-A `TorchFunctionMode` stands between Python and torch: `F.scaled_dot_product_attention` in each of its spellings,
-`F.multi_head_attention_forward` (with the fused call inside it), and, for models that compute attention by hand, a
-softmax over the last axis whose result multiplies values.  Kernels that hide their operands are named instead.  The
-model's own call runs unchanged; the rows asked for are computed beside it.  Module hooks (`lens.hooks`) say where in
-the model a call happened.
+`F.scaled_dot_product_attention` in each of its spellings, `F.multi_head_attention_forward` (with the fused call inside
+it), and, for models that compute attention by hand, a softmax over the last axis whose result multiplies values.
+Kernels that hide their operands are named instead.  The model's own call runs unchanged; the rows asked for are
+computed beside it.  Module hooks (`lens.hooks`) say where in the model a call happened.
+
+Calls are shown by torch's dispatcher (`lens.dispatch`) or, where that is not enough, by the `TorchFunctionMode` below,
+which stands between Python and torch and is handed each call of a torch function, whatever it is.
 """
 
 import threading
@@ -34,12 +36,12 @@ from sightline.lens.capture import (
     without_copies,
 )
 from sightline.lens.compiled import see_compiled, take_compiled
+from sightline.lens.dispatch import meaning_of
 from sightline.lens.frame import OUTSIDE, Frame
 from sightline.lens.given import Mark
+from sightline.lens.key import unseen
 from sightline.lens.select import Plan, Row, SiteInfo, resolve
 
-_SDPA = "scaled_dot_product_attention"
-_SOFTMAX = {"softmax", "_softmax", "_safe_softmax"}
 _PRODUCT = {"matmul", "__matmul__", "bmm", "einsum", "mm"}
 # what may stand between a softmax and the product with the values without changing which attention it is
 _CARRY = {
@@ -47,24 +49,13 @@ _CARRY = {
     "permute", "transpose", "swapaxes", "flatten", "unflatten", "clone", "mul", "__mul__", "nan_to_num",
     "masked_fill", "squeeze", "unsqueeze",
 }  # fmt: skip
-# kernels whose operands we cannot read: named so that a recording without them is never silently short
-_OPAQUE = ("flash_attn", "flash_attention_", "memory_efficient_attention", "sageattn", "xformers")
-
-
 _MEANING: dict[Any, str] = {}  # what each torch function means to the lens, found once
 
 
 def _meaning(func: Any) -> str:
-    name = getattr(func, "__name__", "")
-    if func is F.scaled_dot_product_attention or name.startswith(_SDPA):
+    if func is F.scaled_dot_product_attention:
         return "fused"
-    if func is F.multi_head_attention_forward:
-        return "heads"
-    if name in _SOFTMAX:
-        return "softmax"
-    if name.startswith("_scaled_dot_product"):
-        return "lowered"
-    return "opaque" if any(word in name for word in _OPAQUE) else "other"
+    return "heads" if func is F.multi_head_attention_forward else meaning_of(getattr(func, "__name__", ""))
 
 
 class Interceptor(TorchFunctionMode):
@@ -92,6 +83,8 @@ class Interceptor(TorchFunctionMode):
         self.softmaxes: deque[tuple[Tensor, Tensor, str]] = deque()  # (as it is now, output, module path)
         self.masks: dict[tuple, tuple[Tensor, Tensor]] = {}  # (mask, its copy), shared by layers
         self.other_thread = False
+        self.below = False  # the dispatcher shows the calls, and
+        self.up = False  # this mode only where that is not enough
 
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
@@ -152,7 +145,7 @@ class Interceptor(TorchFunctionMode):
         Between two large matrix products every line here finds the processor's caches full of something else: product,
         scale and softmax of one row took 170 microseconds there and 28 one after another; only the product must be.
         """
-        with torch._C.DisableTorchFunction():
+        with unseen():
             settle(self.unsettled)
         self.unsettled.clear()
 
@@ -301,7 +294,12 @@ class Interceptor(TorchFunctionMode):
             return weights
 
         # without the third, another mode on the stack (torch.device) would be handed the original function
-        names = {**original.__globals__, _SDPA: fused, "softmax": softmax, "has_torch_function": lambda _: False}
+        names = {
+            **original.__globals__,
+            "scaled_dot_product_attention": fused,
+            "softmax": softmax,
+            "has_torch_function": lambda _: False,
+        }
         twin = FunctionType(original.__code__, names, "twin", original.__defaults__, original.__closure__)
         twin.__kwdefaults__ = original.__kwdefaults__
         try:

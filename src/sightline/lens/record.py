@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from sightline.attention import observe
 from sightline.lens.compiled import take_compiled
+from sightline.lens.dispatch import watching
 from sightline.lens.given import Mark, evaluating
 from sightline.lens.hooks import attach, cache_length, cache_of
 from sightline.lens.intercept import Interceptor
+from sightline.lens.key import settle_down, unseen
 from sightline.lens.recording import Recording
 from sightline.lens.select import Choice, Plan
 from sightline.lens.survey import Survey
@@ -68,7 +70,7 @@ def _watch(model: nn.Module, plan: Plan, recording: Recording) -> Iterator[None]
         for handle in [attach(model, parts, mode), *_follow_root(model, mode), *_keep_fast_path(parts, mode)]:
             stack.callback(handle.remove)
         stack.enter_context(observe.listen(mode.observed))
-        stack.enter_context(mode)
+        stack.enter_context(watching(mode, model))
         try:
             yield
         except torch._dynamo.exc.Unsupported as error:
@@ -107,6 +109,8 @@ def _follow_root(model: nn.Module, mode: Interceptor) -> list[Any]:
         take_compiled(mode)
         mode.cached = cache_length(kwargs)
         mode.frames.clear()
+        if mode.up:  # an earlier pass ended in an exception
+            settle_down(mode)
         mode.watch_cache(cache_of(kwargs))
         mode.begin(Mark("step" if mode.cached else "pass"), args, kwargs)
 
@@ -151,7 +155,7 @@ def _keep_fast_path(parts: list[tuple[str, nn.Module]], mode: Interceptor) -> li
             m._forward_hooks, m._forward_pre_hooks = type(m._forward_hooks)(), type(m._forward_pre_hooks)()
         mode.paused = True
         try:
-            with torch._C.DisableTorchFunction():
+            with unseen():
                 return module(*args, **kwargs)
         finally:
             mode.paused = False

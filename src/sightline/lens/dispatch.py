@@ -1,0 +1,202 @@
+"""Sees attention where every way of calling it ends: in torch's dispatcher, at no cost to a model's other calls.
+
+A name imported early, a closure, a method, a script: each looks its operator up, by key, in a table of kernels.  Under
+a key of its own the lens lays a kernel for each operator of attention; all others fall through, and a thread asks for
+the key only while it records.
+
+A `TorchFunctionMode` (`intercept.Interceptor`) also sees what happens to a softmax afterwards and keeps torch's fast
+paths off, but takes Python's time at each torch call, hundreds in a pass.  So it is put up where it is needed: from a
+softmax until its product with values, around modules that have a fast path, and for whole recordings of what the
+dispatcher would not show (`_shows_all`).
+"""
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch._guards import CompileContext
+from torch._higher_order_ops.flex_attention import flex_attention as _flex_operator
+from torch._ops import _HIGHER_ORDER_OP_DEFAULT_FALLTHROUGH_DISPATCH_KEYS as _PASSED_BY_NEW_OPERATORS
+from torch._ops import _higher_order_ops, _OpNamespace
+from torch.compiler import is_compiling
+from torch.library import Library, fallthrough_kernel
+from torch.utils._device import DeviceContext
+
+from sightline.lens.key import KEY, KEY_NAME, ask, put_up, take_down
+
+MODE_ALWAYS = False  # for tests and benchmarks: every recording by the mode alone
+
+_SOFTMAX = {"softmax", "_softmax", "_safe_softmax"}
+# kernels whose operands we cannot read: named so that a recording without them is never silently short
+_OPAQUE = ("flash_attn", "flash_attention_", "memory_efficient_attention", "sageattn", "xformers")
+_FAST = {"_native_multi_head_attention", "_transformer_encoder_layer_fwd", "_triton_multi_head_attention"}
+_HEADS = F.multi_head_attention_forward.__code__
+
+_recording: dict[int, Any] = {}  # the interceptor of each thread that records through the dispatcher
+_kernels: list[Library] = []  # kernels last as long as these
+_lock = threading.Lock()
+_harmless: set[str] = set()  # names of other people's operators that mean nothing to the lens
+
+
+def meaning_of(name: str) -> str:
+    """What an operator or function of this name is to the lens."""
+    if name.startswith("scaled_dot_product_attention"):
+        return "fused"
+    if name in _SOFTMAX:
+        return "softmax"
+    if name.startswith("_scaled_dot_product"):
+        return "lowered"
+    return "opaque" if any(word in name for word in _OPAQUE) else "other"
+
+
+@contextmanager
+def watching(mode: Any, model: nn.Module) -> Iterator[None]:
+    """Lets `mode` see each attention call of this thread: in the dispatcher where that shows all, else as a mode."""
+    if not _shows_all(model):
+        with mode:
+            yield
+        return
+    compilations = _compilations()
+    mode.below, _recording[mode.thread] = True, mode
+    ask(True)
+    try:
+        yield
+    finally:
+        del _recording[mode.thread]
+        if mode.thread == threading.get_ident():  # else a generator was closed elsewhere: kernels find no recording
+            ask(False)
+            take_down(mode)
+        # what came meanwhile may have been called without being seen
+        mode.opaque += [f"{name} (defined during the recording)" for name in _foreign()]
+        if _compilations() > compilations:
+            mode.opaque.append("code compiled during the recording (record once more)")
+
+
+def _shows_all(model: nn.Module) -> bool:
+    """Whether the dispatcher shows all that a mode would, of this model in this process and thread.
+
+    It does not see into compiled code, nor operators that are not torch's own, nor what another mode answers in
+    torch's place.  A recording inside another one leaves the key to that one.
+    """
+    return not (
+        MODE_ALWAYS
+        or threading.get_ident() in _recording
+        or _compilations()  # what was compiled may be part of any model
+        or isinstance(model, torch.jit.ScriptModule)  # whose parts cannot tell where a call happened
+        or _foreign()
+        or any(type(mode) is not DeviceContext for mode in torch.overrides._get_current_function_mode_stack())
+        or not _prepare()
+    )
+
+
+def _compilations() -> int:
+    """How often `torch.compile` was called in this process."""
+    frames = sys.modules.get("torch._dynamo.eval_frame")  # transformers imports it, and compiles nothing
+    if frames is None:
+        return 0
+    calls = frames.TorchPatcher.patch.cache_info()  # each call asks for this, and the first one is kept
+    return calls.hits + calls.misses
+
+
+def _foreign() -> list[str]:
+    """Operators that mean attention and are not torch's own, of those that Python has reached so far."""
+    found = []
+    for space, names in list(vars(torch.ops).items()):
+        if space == "aten" or not isinstance(names, _OpNamespace):
+            continue
+        for name in vars(names).keys() - _harmless:
+            if meaning_of(name) == "other":
+                _harmless.add(name)
+            else:
+                found.append(f"{space}::{name}")
+    return found
+
+
+def _prepare() -> bool:
+    """Lays the kernels, once in a process.  False where somebody else has taken the key."""
+    with _lock:
+        if _kernels:
+            return True
+        rest, aten = Library("_", "IMPL"), Library("aten", "IMPL")
+        try:
+            rest.fallback(fallthrough_kernel, KEY_NAME)
+        except RuntimeError:
+            return False
+        _PASSED_BY_NEW_OPERATORS.append(KEY)
+        for operator in list(_higher_order_ops.values()):
+            operator.fallthrough(KEY)
+        _flex_operator.py_impl(KEY)(_kernel(_flex_operator, "opaque"))
+        names = {name[6:].partition(".")[0] for name in torch._C._dispatch_get_all_op_names() if name[:6] == "aten::"}
+        for name in names:
+            meaning = "opaque" if name in _FAST else meaning_of(name)
+            if meaning != "other" and "backward" not in name:
+                packet = getattr(torch.ops.aten, name)
+                for operator in [getattr(packet, kind) for kind in packet.overloads() if kind != "Dimname"]:
+                    aten.impl(operator, _kernel(operator, meaning), KEY_NAME)
+        _kernels.extend([rest, aten])
+        return True
+
+
+def _kernel(operator: Any, meaning: str) -> Callable:
+    def kernel(*args: Any, **kwargs: Any) -> Any:
+        mode = _recording.get(threading.get_ident())  # none in a worker of autograd, which inherits the key
+        ask(False)
+        if mode is not None:
+            mode.up = False  # it cannot be, or this would not be called: backward puts keys and modes back
+        try:
+            if mode is None or mode.paused or _beside_the_pass():
+                return operator(*args, **kwargs)
+            return _see(mode, operator, meaning, args, kwargs, sys._getframe(1))
+        finally:
+            if mode is None or not mode.up:
+                ask(True)
+
+    return kernel
+
+
+def _beside_the_pass() -> bool:
+    """Whether code is being compiled, or backward runs parts of the model again (gradient checkpointing)."""
+    return is_compiling() or CompileContext.try_get() is not None or torch._C._current_graph_task_id() != -1
+
+
+def _see(mode: Any, operator: Any, meaning: str, args: tuple, kwargs: dict[str, Any], caller: FrameType) -> Any:
+    """Runs the operator and tells the interceptor; `caller` is the Python that called it."""
+    if caller.f_code is F.softmax.__code__ and caller.f_back is not None:
+        caller = caller.f_back
+    heads = caller.f_locals if caller.f_code is _HEADS else None
+    if heads is None and caller.f_globals is F.__dict__:
+        return operator(*args, **kwargs)  # part of another function of torch, such as gumbel_softmax
+    frame = mode._frame()
+    before = frame.hint
+    if heads is not None:
+        frame.hint = before or ("self" if _same(heads["query"], heads["key"]) else "cross")
+    try:
+        if meaning == "fused":
+            return mode._fused(operator, args, kwargs)
+        result = operator(*args, **kwargs)
+        if caller.f_globals.get("__name__", "").startswith("torch.nested"):
+            mode.opaque.append(f"nested (jagged) tensors in {mode._path()}")
+        elif meaning == "lowered":
+            mode.lowered = True
+        elif meaning == "opaque":
+            mode.opaque.append(f"{operator.__name__.partition('.')[0]} in {mode._path()}")
+        elif heads is not None:
+            mode._keep_weights(result, result.detach().unflatten(0, (-1, heads["num_heads"])))
+        else:
+            mode._softmax(result, args, kwargs)
+            if mode.softmaxes:
+                put_up(mode)
+        return result
+    finally:
+        frame.hint = before
+
+
+def _same(query: Tensor, key: Tensor) -> bool:
+    """Whether two tensors are one; torch gives those of a single sequence an axis first, each its own."""
+    return query is key or (query.shape == key.shape and query.data_ptr() == key.data_ptr())
