@@ -17,6 +17,7 @@ from torch import Tensor
 from sightline.lens.key import unseen
 
 _SMALL = 2**18  # numbers of a call that is put together with others before its softmax: a copy of 1 MB
+_COPIED = 2**14  # numbers of a batch item's keys that take longer to copy than a product takes to begin
 
 
 @dataclass
@@ -146,11 +147,26 @@ def products(query: Tensor, key: Tensor, scale: float | None = None) -> Tensor:
         query, key = query.float(), key.float()
     if scale is not None:
         query = query * scale
-    if heads == key_heads:
-        return torch.matmul(query, key.mT)
-    # consecutive query heads share a key head: stacked under it, no copy of the keys is needed
-    stacked = query.reshape(batch, key_heads, heads // key_heads * rows, width)
-    return torch.matmul(stacked, key.mT).view(batch, heads, rows, keys)
+    if heads != key_heads:
+        # consecutive query heads share a key head: stacked under it, no copy of the keys is needed
+        query = query.reshape(batch, key_heads, heads // key_heads * rows, width)
+    if _dear_together(query, key):
+        scores = torch.stack([torch.matmul(q, k.mT) for q, k in zip(query, key, strict=True)])
+    else:
+        scores = torch.matmul(query, key.mT)
+    return scores.view(batch, heads, rows, keys)
+
+
+def _dear_together(query: Tensor, key: Tensor) -> bool:
+    """Whether a CPU takes a few rows of a batch faster one item at a time.
+
+    Models lay keys out as (batch, keys, heads, width); one product of batch and heads together would copy them all
+    first, which takes four times as long as the products themselves.
+    """
+    batch, heads, keys, width = key.shape
+    large = heads * keys * width >= _COPIED and query.shape[2] * 4 <= width
+    apart = batch > 1 and key.stride(0) != heads * key.stride(1)
+    return large and apart and key.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def _weights(scores: Tensor, mask: Tensor | None, positions: Tensor | None) -> Tensor:

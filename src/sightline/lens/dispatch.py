@@ -98,10 +98,8 @@ def _shows_all(model: nn.Module) -> bool:
 def _compilations() -> int:
     """How often `torch.compile` was called in this process."""
     frames = sys.modules.get("torch._dynamo.eval_frame")  # transformers imports it, and compiles nothing
-    if frames is None:
-        return 0
-    calls = frames.TorchPatcher.patch.cache_info()  # each call asks for this, and the first one is kept
-    return calls.hits + calls.misses
+    asked = None if frames is None else frames.TorchPatcher.patch.cache_info()  # each call asks for it once more
+    return 0 if asked is None else asked.hits + asked.misses
 
 
 def _foreign() -> list[str]:
