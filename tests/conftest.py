@@ -5,7 +5,7 @@ import os
 import struct
 from pathlib import Path
 
-from jaxtyping import install_import_hook
+from run_time_checks import check_modules
 
 # Before anything of the package is imported: every annotation below `sightline` is checked by beartype at each call.
 # Not in the interceptor, whose work becomes part of compiled graphs (Dynamo cannot trace the checks), and not in
@@ -28,7 +28,7 @@ CHECKED = sorted(
         "select.py",
     )
 )
-install_import_hook(CHECKED, "beartype.beartype")
+check_modules(CHECKED)
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402

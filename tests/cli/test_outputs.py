@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sightline.cli.failures import Misuse
-from sightline.cli.outputs import LEDGER, OutputFolder, index_page
+from sightline.cli.outputs import LEDGER, OutputFolder, index_page, replaced_files
 
 
 def write(folder: OutputFolder, source: Path, text: str = "x") -> Path:
@@ -70,6 +70,24 @@ def test_fixed_names(tmp_path: Path) -> None:
         OutputFolder(tmp_path).fixed("index.html")
 
 
+def test_a_fixed_result_counts_as_replaced_and_an_index_does_not(tmp_path: Path) -> None:
+    for again in (False, True):
+        folder = OutputFolder(tmp_path)
+        assert folder.index("all", []) is None
+        page = folder.fixed("01-ram.html")
+        page.write_text("x")
+        folder.wrote(page)
+        assert folder.index("all", [("a", "a.png", "a.html", "said")]) == tmp_path / "index.html"
+        assert folder.replaced == ([page] if again else [])
+        assert replaced_files(folder) == [str(one) for one in folder.replaced]
+    (tmp_path / "index.html").write_text("mine")
+    with pytest.raises(Misuse, match="not written by sightline"):
+        OutputFolder(tmp_path).index("all", [("a", "a.png", "a.html", "said")])
+    assert (tmp_path / "index.html").read_text() == "mine"
+    assert replaced_files(None) == []
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine drawing text takes long
 @given(stems=st.lists(st.text(min_size=1, max_size=120), min_size=1, max_size=6))
 def test_names_are_plain_and_all_different(tmp_path_factory: pytest.TempPathFactory, stems: list[str]) -> None:
     folder = OutputFolder(tmp_path_factory.mktemp("out"))

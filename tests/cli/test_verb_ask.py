@@ -91,6 +91,15 @@ def test_the_same_question_is_not_asked_again(home: Path, toys: Path, capsys: Ca
     ]
 
 
+def test_machines_are_told_what_was_replaced(home: Path, toys: Path, capsys: Captured) -> None:
+    command = ["ask", "scenes", "what color is the sphere?", "-s", str(toys / "seeing"), "--json"]
+    for more, count in (([], 0), ([], 0), (["--choices", "red,blue"], 6)):
+        assert run([*command, *more]) == 0
+        replaced = json.loads(capsys.readouterr().out)["replaced"]
+        assert len(replaced) == count
+        assert all(Path(one).is_file() for one in replaced)
+
+
 def test_another_question_has_files_of_its_own(home: Path, toys: Path, capsys: Captured) -> None:
     questions = ("what color is the sphere?", "how many cubes?")
     for question in questions:

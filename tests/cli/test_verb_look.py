@@ -48,7 +48,7 @@ def test_one_photograph_from_the_program(home: Path, tiny_vit: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    assert "not why" in done.stdout
+    assert "not why; --check measures its effect." in done.stdout
     for name in ("cat.look.png", "cat.look.html"):
         assert str(Path("made", name)) in done.stdout
         assert (home / "made" / name).stat().st_size > 5_000

@@ -1,6 +1,7 @@
 """`sightline segment` at the shell, with a small random segmenter: files, folders, what is bad, what is kept."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,26 @@ def test_a_person_reads_a_table(folder: Path, tmp_path: Path, capsys: pytest.Cap
     assert "where attention went, not why" in said
 
 
+def test_persons_read_spaces_and_machines_raw_names(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    renamed = shutil.copytree(folder, tmp_path / "renamed")
+    card = json.loads((renamed / "card.json").read_text("utf-8"))
+    card["classes"] = [f"a_{name}" for name in card["classes"]]
+    (renamed / "card.json").write_text(json.dumps(card), "utf-8")
+    given = ["segment", "--sample", "--system", str(renamed), "--out", str(tmp_path / "out")]
+    assert run(given) == 0
+    said = capsys.readouterr().out
+    written = [path.read_text("utf-8") for path in (tmp_path / "out").glob("*.html")]
+    assert len(written) == 4
+    assert run([*given, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    for area in (area for one in told["results"] for area in one["areas"]):
+        assert area["class"].startswith("a_")
+        assert area["class"] not in said + "".join(written)
+        assert f"  {area['class'].replace('_', ' ')} " in said
+
+
 def test_what_is_held_is_not_segmented_again(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = ["segment", str(sample_photographs()[0]), "--system", str(folder), "--out", str(tmp_path)]
     assert run(given) == 0
@@ -77,6 +98,12 @@ def test_what_is_held_is_not_segmented_again(folder: Path, tmp_path: Path, capsy
     shown = capsys.readouterr().out
     assert "segmented earlier" not in shown  # another question
     assert "Replaced 4 earlier results" in shown
+    assert "smooth" not in json.loads((tmp_path / "cat.segment.json").read_text("utf-8"))["asked"]
+    assert run([*given, "--flip", "--smooth"]) == 0
+    assert "Replaced 4 earlier results" in capsys.readouterr().out
+    assert json.loads((tmp_path / "cat.segment.json").read_text("utf-8"))["asked"]["smooth"] is True
+    assert run([*given, "--flip", "--smooth"]) == 0
+    assert "segmented earlier" in capsys.readouterr().out
     (tmp_path / "cat.mask.png").write_bytes(b"changed by hand")
     assert run([*given, "--flip"]) == 0
     assert (tmp_path / "cat.mask.png").read_bytes() == b"changed by hand"

@@ -44,6 +44,21 @@ def test_stops_by_name_and_unknown_ones(tmp_path: Path, capsys: Captured) -> Non
     assert said.count("\n") == 1
 
 
+def test_a_tour_again_says_what_it_replaces_and_leaves_what_is_not_its_own(tmp_path: Path, capsys: Captured) -> None:
+    out = tmp_path / "out"
+    assert run(["tour", "ram", "-o", str(out)]) == 0
+    assert "Replaced" not in capsys.readouterr().out
+    assert run(["tour", "ram", "-o", str(out)]) == 0
+    assert f"Replaced 2 earlier results in {out};" in capsys.readouterr().out
+    assert run(["tour", "ram", "--json", "-o", str(out)]) == 0
+    replaced = json.loads(capsys.readouterr().out)["replaced"]
+    assert replaced == [str(out / "01-ram.html"), str(out / "index.html")]
+    (out / "01-ram.html").write_text("mine")
+    assert run(["tour", "ram", "-o", str(out)]) == 2
+    assert "01-ram.html was not written by sightline" in capsys.readouterr().err
+    assert (out / "01-ram.html").read_text() == "mine"
+
+
 def test_the_scene_is_always_the_same() -> None:
     assert drawn_scene().tobytes() == drawn_scene().tobytes()
     assert drawn_scene(side=64).size == (64, 64)

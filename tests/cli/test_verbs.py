@@ -1,6 +1,7 @@
 """`classify`, `survey`, `systems`, `train` and `evaluate` through the shell."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,26 @@ def test_classify_for_persons(home: Path, tiny_vit: Path, capsys: Captured) -> N
     line = capsys.readouterr().out
     assert line.startswith("noise.png: ")
     assert line.count("%") == 2
+
+
+def test_persons_read_spaces_and_machines_raw_names(home: Path, tiny_vit: Path, capsys: Captured) -> None:
+    shutil.copytree(tiny_vit, home / "renamed")
+    config = json.loads((home / "renamed" / "config.json").read_text("utf-8"))
+    config["id2label"] = {number: f"a_{name}" for number, name in config["id2label"].items()}
+    config["label2id"] = {name: number for number, name in config["id2label"].items()}
+    (home / "renamed" / "config.json").write_text(json.dumps(config), "utf-8")
+    names = {"a_cat", "a_cup", "a_rocket", "a_street"}
+    for verb in (["classify", "noise.png"], ["look", "noise.png", "--check"]):
+        assert run([*verb, "-m", "renamed"]) == 0
+        said = capsys.readouterr().out
+        assert any(name.replace("_", " ") in said for name in names)
+        assert not [name for name in names if name in said]
+        assert run([*verb, "-m", "renamed", "--json"]) == 0
+        (result,) = json.loads(capsys.readouterr().out)["results"]
+        assert {one["label"] for one in result["labels"]} <= names
+    page = (home / "looks" / "noise.look.html").read_text("utf-8")
+    assert "a rocket" in page
+    assert "a_rocket" not in page
 
 
 def test_classify_for_machines_with_a_bad_file(home: Path, tiny_vit: Path, capsys: Captured) -> None:

@@ -1,5 +1,7 @@
 """Sliding windows: logits averaged where windows overlap, chances averaged over scales and mirrored pictures."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sightline.decoding.windows import class_probabilities, enlarge_to, sliding_logits, starts
+from sightline.decoding.windows import bump, class_probabilities, enlarge_to, sliding_logits, starts
 
 
 class Placed(nn.Module):
@@ -22,8 +24,16 @@ class Placed(nn.Module):
         return self.filter(images) + images.mean(dim=(1, 2, 3), keepdim=True) ** 2
 
 
-def naive(model: nn.Module, images: Tensor, window: tuple[int, int], stride: tuple[int, int]) -> Tensor:
-    """Each pixel: the mean over all windows that hold it, one window after the other."""
+def naive(
+    model: nn.Module, images: Tensor, window: tuple[int, int], stride: tuple[int, int], smooth: bool = False
+) -> Tensor:
+    """Each pixel: the mean over all windows that hold it, one window after the other, perhaps by their bumps."""
+    weight = torch.ones(window)
+    for y in range(window[0] if smooth else 0):
+        for x in range(window[1]):
+            weight[y, x] = (
+                math.sin(math.pi * (y + 0.5) / window[0]) ** 2 * math.sin(math.pi * (x + 0.5) / window[1]) ** 2
+            )
     height, width = images.shape[2:]
     places = set()
     for y in range(0, height, stride[0]):
@@ -31,25 +41,74 @@ def naive(model: nn.Module, images: Tensor, window: tuple[int, int], stride: tup
             places.add((min(y, height - window[0]), min(x, width - window[1])))
     total, count = torch.zeros(len(images), 4, height, width), torch.zeros(height, width)
     for y, x in sorted(places):
-        total[:, :, y : y + window[0], x : x + window[1]] += model(images[:, :, y : y + window[0], x : x + window[1]])
-        count[y : y + window[0], x : x + window[1]] += 1
+        part = model(images[:, :, y : y + window[0], x : x + window[1]])
+        total[:, :, y : y + window[0], x : x + window[1]] += weight * part
+        count[y : y + window[0], x : x + window[1]] += weight
     return total / count
 
 
 @settings(deadline=None, max_examples=40)
 @given(
     st.integers(1, 24), st.integers(1, 24), st.integers(1, 24), st.integers(1, 24), st.integers(1, 24),
-    st.integers(1, 24), st.integers(1, 3),
+    st.integers(1, 24), st.integers(1, 3), st.booleans(),
 )  # fmt: skip
 def test_logits_are_the_mean_over_the_windows(
-    height: int, width: int, rows: int, columns: int, down: int, across: int, most: int
+    height: int, width: int, rows: int, columns: int, down: int, across: int, most: int, smooth: bool
 ) -> None:
     window = (min(height, rows), min(width, columns))
     stride = (min(window[0], down), min(window[1], across))
     model, images = Placed(), torch.randn(2, 3, height, width)
     with torch.no_grad():
-        found = sliding_logits(model, images, window=window, stride=stride, most=most)
-        torch.testing.assert_close(found, naive(model, images, window, stride), atol=1e-5, rtol=1e-5)
+        found = sliding_logits(model, images, window=window, stride=stride, most=most, smooth=smooth)
+        torch.testing.assert_close(found, naive(model, images, window, stride, smooth), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("window", [(1, 1), (2, 7), (384, 512), (1024, 1024)])
+def test_a_bump_is_positive_everywhere_and_highest_in_the_middle(window: tuple[int, int]) -> None:
+    weight = bump(window)
+    assert tuple(weight.shape) == window
+    assert (weight > 0).all()
+    assert (1 / weight).isfinite().all()
+    assert weight.max() == weight[(window[0] - 1) // 2, (window[1] - 1) // 2]
+    torch.testing.assert_close(weight, weight.flip(0, 1))
+    half = [side // 2 for side in window]
+    if window == (384, 512):
+        together = sum(weight.roll((down, across), (0, 1)) for down in (0, half[0]) for across in (0, half[1]))
+        torch.testing.assert_close(together, torch.ones(window))
+
+
+@pytest.mark.parametrize("size", [(16, 24), (5, 24), (16, 3)])
+def test_one_window_smooth_or_not_is_the_same_answer(size: tuple[int, int]) -> None:
+    model, images = Placed(), torch.randn(2, 3, *size)
+    how = {"window": size, "stride": (4, 2)}
+    with torch.no_grad():
+        plain, smooth = (class_probabilities(model, images, **how, smooth=smooth) for smooth in (False, True))
+        assert torch.equal(plain, smooth)
+        assert torch.equal(sliding_logits(model, images, **how, smooth=True), model(images))
+
+
+def test_smooth_windows_leave_no_step_where_one_begins() -> None:
+    def model(part: Tensor) -> Tensor:  # a window answers all over with what its first pixel is: no two agree
+        return part[:, :1, :1, :1].expand(-1, 4, *part.shape[2:]).contiguous()
+
+    images = torch.arange(48.0).view(1, 1, 48, 1).expand(1, 3, 48, 16)
+    steps = [
+        sliding_logits(model, images, window=(16, 16), stride=(8, 16), smooth=smooth).diff(dim=2).abs().max()
+        for smooth in (False, True)
+    ]
+    assert steps[0] == 8  # one window ends where another begins, two further on
+    assert steps[1] < 1.6
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_half_precision_keeps_its_type_and_has_no_holes(kind: torch.dtype) -> None:
+    def model(part: Tensor) -> Tensor:
+        return torch.ones(len(part), 4, *part.shape[2:], dtype=kind)
+
+    for smooth in (False, True):
+        found = sliding_logits(model, torch.rand(1, 3, 700, 600), window=(512, 512), stride=(256, 256), smooth=smooth)
+        assert found.dtype == kind
+        assert (found == 1).all()
 
 
 @settings(deadline=None)

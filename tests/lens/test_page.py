@@ -101,7 +101,7 @@ def test_nothing_is_loaded_from_anywhere() -> None:
         assert word not in text
     for tag, attributes in Outline(text).tags:
         for name in ("src", "href", "srcset", "action", "data", "poster"):
-            assert attributes.get(name, "data:").startswith("data:"), (tag, attributes)
+            assert attributes.get(name, "data:").startswith(("data:", "#")), (tag, attributes)
         assert not any(name.startswith("on") for name in attributes)
         assert tag not in ("iframe", "object", "embed", "base", "form[action]")
 
@@ -311,6 +311,20 @@ def test_page_says_what_maps_mean_and_how_it_was_made() -> None:
     assert Outline(text).tags[0] == ("html", {"lang": "en"})
     svg = re.search(r'<polyline class="c0" points="([^"]+)"', text)[1]
     assert svg.split() == ["40.0,20.0", "190.0,106.7", "340.0,150.0"]
+
+
+def test_classes_are_named_with_spaces() -> None:
+    text = page(example(answers=[("golden_retriever", 0.75)]))
+    assert "golden retriever" in text
+    assert "golden_retriever" not in text
+
+
+def test_the_page_speaks_of_a_check_only_where_there_is_one() -> None:
+    for more, there in (({}, True), ({"findings": []}, True), ({"curves": []}, True)):
+        assert ('href="#check"' in page(example(**more))) is ('<section id="check">' in page(example(**more))) is there
+    bare = page(example(curves=[], findings=[]))
+    assert "#check" not in bare
+    assert "none was made here; <code>sightline look --check</code>" in bare
 
 
 def test_written_page_is_the_page(tmp_path: Path) -> None:

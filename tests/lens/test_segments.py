@@ -53,13 +53,35 @@ def test_the_page_is_self_contained_and_each_class_is_a_choice() -> None:
     page = segments().page()
     assert "<script" not in page
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
-    assert page.count('type="radio"') == 1 + 3  # all together, and each class that is there
+    assert page.count('type="radio"') == 2 + 3  # the photograph, all together, and each class that is there
+    assert re.findall(r'aria-label="([^"]*)" checked', page) == ["all classes"]
     assert page.count("<img") == 1 + 1 + 3
     assert "road &amp; kerb" in page
     assert "road & kerb" not in page
     assert "33.3%" in page
     assert "where its class token looked" in page
     assert "token" not in segments(maps={}).page()
+
+
+def test_names_are_drawn_with_spaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sightline.lens import sheet
+
+    drawn: list[str] = []
+    original = sheet.ImageDraw.ImageDraw.text
+
+    def text(self: object, place: object, words: str, **rest: object) -> None:
+        drawn.append(words)
+        original(self, place, words, **rest)
+
+    monkeypatch.setattr(sheet.ImageDraw.ImageDraw, "text", text)
+    made = Segments(
+        Image.new("RGB", (400, 300)), np.zeros((300, 400), np.uint8), ("traffic_light",), PALETTE[:1],
+        {"traffic_light": np.ones((3, 4))},
+    )  # fmt: skip
+    made.picture()
+    assert drawn.count("traffic light") == 2  # the map's and the legend's
+    assert "traffic_light" not in made.page() + " ".join(drawn)
+    assert list(made.areas) == ["traffic_light"]
 
 
 def test_saved_by_its_ending(tmp_path: Path) -> None:

@@ -47,12 +47,28 @@ def test_the_page_loads_nothing_and_escapes_words() -> None:
     assert all(source is not None and source.startswith("data:image/") for source in images)
     tags = [tag for tag, _ in parts.tags]
     assert not {"script", "b", "i", "link", "iframe"} & set(tags)
-    assert tags.count("input") == tags.count("label") == 3
+    assert tags.count("input") == tags.count("label") == 4  # the photograph, and each word
     assert "&lt;b&gt;" in page and "0.25" in page  # noqa: PT018
     assert not re.search(r"https?://", page)
     # every word has a rule that shows its map, which stands behind the photograph
-    for number in range(3):
-        assert f"#w{number}:checked~.stage img:nth-child({number + 2})" in page
+    for number in (1, 2, 3):
+        assert f"#c{number}:checked~.stage img:nth-child({number + 1})" in page
+    assert "#c0:checked~.stage" not in page
+
+
+def opened_on(page: str) -> str | None:
+    parts = Parts()
+    parts.feed(page)
+    (checked,) = [given for tag, given in parts.tags if tag == "input" and "checked" in given]
+    return checked["aria-label"]
+
+
+def test_the_page_opens_on_a_map_and_leads_back_to_the_photograph() -> None:
+    assert opened_on(strip().page()) == "a"
+    assert opened_on(strip(opens=2).page()) == "<b>"
+    assert ">photograph</label>" in strip().page()
+    assert opened_on(strip(plain="box 90%").page()) == "box 90%"
+    assert ">photograph</label>" not in strip(plain="box 90%").page()
 
 
 def test_it_is_saved_by_the_ending(tmp_path: Path) -> None:
@@ -72,6 +88,8 @@ def test_it_is_saved_by_the_ending(tmp_path: Path) -> None:
         ({"scores": [1.0]}, "1 scores"),
         ({"maps": np.full((3, 2, 2), np.nan)}, "NaN"),
         ({"maps": np.zeros((3, 4))}, "shape"),
+        ({"opens": 3}, "3 words cannot open on word number 3"),
+        ({"opens": -1}, "cannot open"),
     ],
 )
 def test_what_does_not_fit_is_refused(given: dict[str, object], told: str) -> None:

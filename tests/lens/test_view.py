@@ -256,6 +256,8 @@ def test_titles_and_small_print_are_drawn(monkeypatch: pytest.MonkeyPatch) -> No
         "strip": lambda: view.strip(image, ["one", "two"], maps, title="The title", scores=[0.25, 1.0]),
         "matrix": lambda: view.matrix(maps[0], list("abcdefghijklmn"), list("abcdefghijklmn"), title="The title"),
         "side": lambda: view.side_by_side([image, image], labels=["left", "right"], title="The title"),
+        "noted": lambda: view.overlay(image, maps[0], title="The title", note="No check."),
+        "masks": lambda: view.masks(image, maps > 0, maps[0], title="The title", note="The check: none."),
     }
     said = {}
     for name, make in views.items():
@@ -273,6 +275,9 @@ def test_titles_and_small_print_are_drawn(monkeypatch: pytest.MonkeyPatch) -> No
     assert all(word in said["strip"] for word in ("one", "two", "0.25", "1.00"))
     assert "left" in said["side"]
     assert "right" in said["side"]
+    assert f"{sheet.SMALL_PRINT} No check." in said["noted"]
+    assert f"{sheet.SMALL_PRINT} The check: none." in said["masks"]
+    assert not [name for name, words in said.items() if "check" in words and name not in ("noted", "masks")]
 
 
 def test_zero_and_constant_maps_are_drawn_and_named() -> None:
@@ -308,6 +313,46 @@ def test_montage_lays_each_map_in_its_row_and_column() -> None:
     middle = bright.mean(axis=0)
     assert grid.height / 3 < middle[0] < grid.height * 2 / 3
     assert grid.width / 2 < middle[1] < grid.width * 3 / 4
+
+
+def drawn_words(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    drawn: list[str] = []
+    original = sheet.ImageDraw.ImageDraw.text
+
+    def text(self: object, place: object, words: str, **rest: object) -> None:
+        drawn.append(words)
+        original(self, place, words, **rest)
+
+    monkeypatch.setattr(sheet.ImageDraw.ImageDraw, "text", text)
+    return drawn
+
+
+def test_matrices_carry_their_words_and_lie_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = drawn_words(monkeypatch)
+    weights = np.full((3, 2, 4, 5), 0.1)
+    weights[1, 1, 3, 0] = 9  # the last word of the rows read the first of the columns, in the last head of layer 1
+    card = view.matrices(weights, ["alpha", "beta", "gamma", "delta"], ["one", "two", "three", "four", "five"])
+    assert drawn.count("delta") == 3  # once a layer
+    assert drawn.count("three") == 6  # above each matrix
+    assert {"layer 2", "head 1"} <= set(drawn)
+    yellow = np.argwhere((np.asarray(card).astype(int) - [253, 231, 36]).__abs__().max(axis=2) < 4)
+    low, high = yellow.min(axis=0), yellow.max(axis=0)
+    assert (high - low + 1 == 26).all()  # one whole cell
+    dark = np.asarray(card).astype(int).sum(axis=2) < 300
+    assert dark[low[0] - 10, low[1] + 5 : low[1] + 100].all()  # rows above it, columns to its right: the same matrix
+    assert not dark[low[0] + 30, low[1] : low[1] + 100].any()  # paper below
+    assert low[1] > card.width / 2
+
+
+def test_matrices_of_too_many_words_go_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = drawn_words(monkeypatch)
+    words = [f"w{number}" for number in range(60)]
+    card = view.matrices(np.random.default_rng(0).dirichlet(np.ones(60), (1, 4, 60)), words, words)
+    assert card.width < 1300
+    assert not set(words) & set(drawn)
+    assert "head 3" in drawn
+    with pytest.raises(ValueError, match="matrices of 2 x 60 words need weights"):
+        view.matrices(np.ones((1, 1, 60, 60)), words[:2], words)
 
 
 def test_shared_scale_dims_the_flatter_map() -> None:

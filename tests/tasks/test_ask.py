@@ -68,6 +68,7 @@ def test_every_word_of_question_and_answer_has_a_map() -> None:
     assert said.attention is not None
     assert list(said.attention.words)[:5] == ["what", "color", "is", "the", "cube"]
     assert [word for word in said.attention.words if word.startswith("→")] == [f"→ {word}" for word in said.words]
+    assert said.attention.words[said.attention.opens] == f"→ {said.words[0]}"  # the page opens on the answer
     maps = np.asarray(said.attention.maps)
     assert maps.shape == (5 + len(said.words), 4, 4)
     np.testing.assert_allclose(maps.sum(axis=(1, 2)), 1, atol=1e-4)

@@ -113,7 +113,7 @@ def test_the_sentence_is_written_as_a_page_and_a_picture(tmp_path: Path) -> None
     assert said.text[0].isupper() or not said.text[0].isalpha()
     assert said.text.endswith(".")
     page = said.save(tmp_path / "told.html").read_text("utf-8")
-    assert page.count("<label") == len(said.words)
+    assert page.count("<label") == 1 + len(said.words)  # the photograph, and each word
     assert "<b>" not in page  # a word is text, whatever it is
     assert "<b>" not in said._repr_html_()
     assert Image.open(said.save(tmp_path / "told.png")).height > 100

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,13 @@ def test_attention_comes_with_the_answer(named: Classification, tmp_path: Path) 
     with Image.open(named.save(tmp_path / "cat.png")) as saved:
         assert saved.size == named.attention.overlay.size
     assert named.label in named._repr_html_()
+
+
+def test_names_are_read_with_spaces_and_kept_raw(named: Classification) -> None:
+    renamed = replace(named, labels=(("golden_retriever", 0.75), ("cup", 0.25)))
+    assert str(renamed) == "golden retriever 75.0%, cup 25.0%"
+    assert "<td>golden retriever</td>" in renamed._repr_html_()
+    assert renamed.label == "golden_retriever"
 
 
 def test_a_top_beyond_the_classes_gives_them_all(save_tiny: Save) -> None:

@@ -113,6 +113,17 @@ def test_the_check_names_its_class_and_reaches_the_page(save_tiny: Save, tmp_pat
     assert look(CAT, model=save_tiny("headless vit"), check=True).summary["check"]["measure"]
 
 
+def test_the_picture_tells_the_verdict_or_how_to_get_one(save_tiny: Save, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sightline.lens import view
+
+    notes: list[str] = []
+    drawn = view.overlay
+    monkeypatch.setattr(view, "overlay", lambda *given, note, **more: notes.append(note) or drawn(*given, **more))
+    seen = look(CAT, model=save_tiny("vit"), method="rollout", check=True)
+    look(CAT, model=save_tiny("vit"), method="rollout")
+    assert notes == [f"The check: {seen.check.verdict}.", "sightline look --check measures its effect."]
+
+
 def test_files_and_notebook(save_tiny: Save, tmp_path: Path) -> None:
     seen = look(CAT, model=save_tiny("vit"))
     with Image.open(seen.save(tmp_path / "new" / "a.png")) as drawn:

@@ -101,6 +101,17 @@ def test_scales_and_mirroring_are_those_of_the_published_inference(hybrid: Path)
     np.testing.assert_allclose(mirrored.chance[:, ::-1], many.chance, atol=1e-3)
 
 
+def test_smooth_windows_differ_where_they_overlap_and_nowhere_else(folder: Path) -> None:
+    opened, random = open_segmenter(folder), np.random.default_rng(3)
+    one, many = (Image.fromarray(random.integers(0, 256, (height, 64, 3), np.uint8)) for height in (48, 96))
+    plain, smooth = (segment(one, system=opened, smooth=choice) for choice in (False, True))
+    assert np.array_equal(plain.mask, smooth.mask)
+    assert np.array_equal(plain.chance, smooth.chance)
+    plain, smooth = (segment(many, system=opened, smooth=choice) for choice in (False, True))
+    np.testing.assert_allclose(plain.chance[:24], smooth.chance[:24], atol=1e-5)  # the first of three windows alone
+    assert np.abs(plain.chance[24:72] - smooth.chance[24:72]).max() > 1e-3
+
+
 def test_large_photographs_are_segmented_reduced(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(task, "MOST", 4 * 60 * 80)
     image = Image.effect_noise((320, 240), 60)

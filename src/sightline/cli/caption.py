@@ -11,7 +11,7 @@ import typer
 from sightline.cli.console import busy, hush_libraries, print_json, tracked
 from sightline.cli.failures import Misuse, code_of, one_line
 from sightline.cli.look import gather, report
-from sightline.cli.outputs import OutputFolder, index_page, tell_replaced
+from sightline.cli.outputs import OutputFolder, replaced_files, tell_replaced
 
 if TYPE_CHECKING:
     from sightline.tasks.caption import Caption
@@ -75,7 +75,8 @@ def caption(
     if as_json:
         told = [{"image": source, "error": one_line(error)} for source, error in failures]
         made = [result.told for result in results]
-        print_json({"verb": "caption", "results": made, "index": index and str(index), "failures": told})
+        files = {"index": index and str(index), "replaced": replaced_files(folder)}
+        print_json({"verb": "caption", "results": made, **files, "failures": told})
     else:
         _print_person(results, index)
         tell_replaced(folder)
@@ -119,12 +120,7 @@ def _write_index(folder: OutputFolder, results: list[Made], system: str) -> Path
         for made in results
         if made.told["picture"]
     ]
-    if not entries:
-        return None
-    path = folder.fixed("index.html")
-    path.write_text(index_page(f"What {system} says, and where it looked", entries), "utf-8")
-    folder.wrote(path)
-    return path
+    return folder.index(f"What {system} says, and where it looked", entries)
 
 
 def _print_person(results: list[Made], index: Path | None) -> None:

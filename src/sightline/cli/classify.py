@@ -52,8 +52,7 @@ def classify(
             named = [{"label": name, "probability": chance} for name, chance in labels]
             results.append({"image": str(photograph), "model": opened.name, "labels": named})
             if not as_json:
-                spoken = ", ".join(f"{name} {chance:.1%}" for name, chance in labels)
-                typer.echo(f"{photograph}: {spoken}")
+                typer.echo(f"{photograph}: {labels}")
     if as_json:
         told = [{"image": source, "error": one_line(error)} for source, error in failures]
         print_json({"verb": "classify", "results": results, "failures": told})

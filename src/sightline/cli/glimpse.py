@@ -11,7 +11,7 @@ import typer
 from sightline.cli.console import busy, print_json, tracked
 from sightline.cli.failures import Misuse, code_of, one_line
 from sightline.cli.look import gather, report
-from sightline.cli.outputs import OutputFolder, index_page, tell_replaced
+from sightline.cli.outputs import OutputFolder, replaced_files, tell_replaced
 
 if TYPE_CHECKING:
     from sightline.tasks.glimpse import Glimpsed
@@ -76,7 +76,8 @@ def glimpse(
     if as_json:
         told = [{"image": source, "error": one_line(error)} for source, error in failures]
         made = [result.told for result in results]
-        print_json({"verb": "glimpse", "results": made, "index": index and str(index), "failures": told})
+        files = {"index": index and str(index), "replaced": replaced_files(folder)}
+        print_json({"verb": "glimpse", "results": made, **files, "failures": told})
     else:
         _print_person(results, index)
         tell_replaced(folder)
@@ -126,15 +127,12 @@ def _sentence(told: dict[str, Any]) -> str:
     return f"{told['label']} ({told['probability']:.0%}, {agreeing} of {copies} paths)"
 
 
-def _write_index(folder: OutputFolder, results: list[Made], system: str) -> Path:
-    path = folder.fixed("index.html")
+def _write_index(folder: OutputFolder, results: list[Made], system: str) -> Path | None:
     entries = [
         (made.source.name, Path(made.told["picture"]).name, Path(made.told["page"]).name, _sentence(made.told))
         for made in results
     ]
-    path.write_text(index_page(f"What {system} reads, and through which glimpses", entries), "utf-8")
-    folder.wrote(path)
-    return path
+    return folder.index(f"What {system} reads, and through which glimpses", entries)
 
 
 def _print_person(results: list[Made], index: Path | None) -> None:

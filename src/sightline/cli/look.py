@@ -10,7 +10,7 @@ import typer
 
 from sightline.cli.console import busy, hush_libraries, print_json, tracked
 from sightline.cli.failures import Misuse, code_of, one_line, say
-from sightline.cli.outputs import OutputFolder, index_page, tell_replaced
+from sightline.cli.outputs import OutputFolder, replaced_files, tell_replaced
 
 if TYPE_CHECKING:
     from sightline.tasks.vision_model import VisionModel
@@ -107,7 +107,7 @@ def look(
                 report(failures, str(photograph), error)
         index = _write_index(folder, results, opened.name) if len(results) > 1 else None
     if as_json:
-        _print_machine(results, failures, index)
+        _print_machine(results, failures, folder, index)
     else:
         _print_person(results, folder, index)
     if failures:
@@ -210,15 +210,14 @@ def _look_at(photograph: Path, opened: "VisionModel", folder: OutputFolder, opti
     return Made(photograph, paths[0], paths[1], seen.summary, paths[2] if moving else None)
 
 
-def _write_index(folder: OutputFolder, results: list[Made], model: str) -> Path:
-    path = folder.fixed("index.html")
+def _write_index(folder: OutputFolder, results: list[Made], model: str) -> Path | None:
     entries = [(r.photograph.name, r.picture.name, r.page.name, r.summary["sentence"]) for r in results]
-    path.write_text(index_page(f"Where {model} looks", entries), "utf-8")
-    folder.wrote(path)
-    return path
+    return folder.index(f"Where {model} looks", entries)
 
 
-def _print_machine(results: list[Made], failures: list[tuple[str, BaseException]], index: Path | None) -> None:
+def _print_machine(
+    results: list[Made], failures: list[tuple[str, BaseException]], folder: OutputFolder | None, index: Path | None
+) -> None:
     made = [
         {"image": str(r.photograph), "picture": str(r.picture), "page": str(r.page)}
         | ({"animation": str(r.animation)} if r.animation else {})
@@ -226,7 +225,8 @@ def _print_machine(results: list[Made], failures: list[tuple[str, BaseException]
         for r in results
     ]
     told = [{"image": source, "error": one_line(error)} for source, error in failures]
-    print_json({"verb": "look", "results": made, "index": index and str(index), "failures": told})
+    files = {"index": index and str(index), "replaced": replaced_files(folder)}
+    print_json({"verb": "look", "results": made, **files, "failures": told})
 
 
 def _print_person(results: list[Made], folder: OutputFolder | None, index: Path | None) -> None:
@@ -240,4 +240,6 @@ def _print_person(results: list[Made], folder: OutputFolder | None, index: Path 
         typer.echo(f"All together: {index}")
     tell_replaced(folder)
     if results:
-        typer.echo("A map shows where attention went, not why.")
+        unchecked = any(made.summary["check"] is None for made in results)
+        more = "; --check measures its effect." if unchecked else "."
+        typer.echo(f"A map shows where attention went, not why{more}")

@@ -105,13 +105,32 @@ class OutputFolder:
         self._found.difference_update(path.name for path in paths)
 
     def wrote(self, path: Path, source: Path | None = None, about: str = "") -> None:
-        """Enter a finished file in the ledger."""
-        origin = "" if source is None else _origin(source, about)
-        if source is not None and path.name in self._found:
+        """Enter a finished result in the ledger; one without a source has a `fixed` name."""
+        if path.name in self._found:
             self._found.remove(path.name)
             self.replaced.append(path)
+        self._enter(path, "" if source is None else _origin(source, about))
+
+    def _enter(self, path: Path, origin: str) -> None:
         self._written[path.name] = {"source": origin, "sha256": _digest(path)}
         self._keep()
+
+    def index(self, title: str, entries: list[tuple[str, str, str, str]]) -> Path | None:
+        """Write index.html, the page of (name, picture, page, sentence); None for no entries.
+
+        It lists what one command made and is no result of its own, so a new one counts as none that is replaced.
+        """
+        if not entries:
+            return None
+        path = self.fixed("index.html")
+        path.write_text(index_page(title, entries), "utf-8")
+        self._enter(path, "")
+        return path
+
+
+def replaced_files(folder: OutputFolder | None) -> list[str]:
+    """The earlier results that were written anew, for the JSON document of a verb."""
+    return [] if folder is None else [str(path) for path in folder.replaced]
 
 
 def tell_replaced(folder: OutputFolder | None) -> None:

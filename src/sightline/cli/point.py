@@ -11,7 +11,7 @@ import typer
 from sightline.cli.console import busy, hush_libraries, print_json, tracked
 from sightline.cli.failures import Misuse, code_of, one_line
 from sightline.cli.look import gather, report
-from sightline.cli.outputs import OutputFolder, index_page, tell_replaced
+from sightline.cli.outputs import OutputFolder, replaced_files, tell_replaced
 
 if TYPE_CHECKING:
     from sightline.tasks.point import Pointed
@@ -87,7 +87,8 @@ def point(
     if as_json:
         told = [{"image": source, "error": one_line(error)} for source, error in failures]
         made = [result.told for result in results]
-        print_json({"verb": "point", "results": made, "index": index and str(index), "failures": told})
+        files = {"index": index and str(index), "replaced": replaced_files(folder)}
+        print_json({"verb": "point", "results": made, **files, "failures": told})
     else:
         _print_person(results, index)
         tell_replaced(folder)
@@ -154,8 +155,7 @@ def _sentence(told: dict[str, Any]) -> str:
     return f"left {left:.0f}, top {top:.0f}, right {right:.0f}, bottom {bottom:.0f} ({told['probability']:.0%})"
 
 
-def _write_index(folder: OutputFolder, results: list[Made], question: str) -> Path:
-    path = folder.fixed("index.html")
+def _write_index(folder: OutputFolder, results: list[Made], question: str) -> Path | None:
     entries = [
         (
             made.source.name,
@@ -165,9 +165,7 @@ def _write_index(folder: OutputFolder, results: list[Made], question: str) -> Pa
         )
         for made in results
     ]
-    path.write_text(index_page(question, entries), "utf-8")
-    folder.wrote(path)
-    return path
+    return folder.index(question, entries)
 
 
 def _print_person(results: list[Made], index: Path | None) -> None:

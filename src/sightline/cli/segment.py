@@ -11,7 +11,7 @@ import typer
 from sightline.cli.console import busy, hush_libraries, print_json, tracked
 from sightline.cli.failures import Misuse, code_of, one_line
 from sightline.cli.look import gather, report
-from sightline.cli.outputs import OutputFolder, index_page, tell_replaced
+from sightline.cli.outputs import OutputFolder, replaced_files, tell_replaced
 
 if TYPE_CHECKING:
     from sightline.tasks.segment import Segmentation
@@ -39,6 +39,9 @@ def segment(
     ] = "segmenter_hybrid",
     scales: Annotated[str, _SCALES] = "1",
     flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored picture, too.")] = False,
+    smooth: Annotated[
+        bool, typer.Option("--smooth", help="Windows count less towards their borders: no straight seams.")
+    ] = False,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for masks, pictures and pages.")] = Path("segments"),
     sample: Annotated[bool, typer.Option("--sample", help="Segment the photographs that come with sightline.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document, nothing else.")] = False,
@@ -58,6 +61,8 @@ def segment(
     if not images and not sample:
         raise Misuse("segment needs at least one IMAGE (or --sample); see `sightline segment --help`")
     asked = {"system": system, "scales": read_scales(scales), "flip": flip}
+    if smooth:  # only then, so that what was made before there was this choice is still known
+        asked["smooth"] = True
     failures: list[tuple[str, BaseException]] = []
     photographs = gather(images or [], sample, failures)
     results: list[Made] = []
@@ -77,7 +82,8 @@ def segment(
     if as_json:
         told = [{"image": source, "error": one_line(error)} for source, error in failures]
         made = [result.told for result in results]
-        print_json({"verb": "segment", "results": made, "index": index and str(index), "failures": told})
+        files = {"index": index and str(index), "replaced": replaced_files(folder)}
+        print_json({"verb": "segment", "results": made, **files, "failures": told})
     else:
         _print_person(results, index)
         tell_replaced(folder)
@@ -105,7 +111,7 @@ def _segment(photograph: Path, opened: Any, folder: OutputFolder, asked: dict[st
             return Made(photograph, told, kept=True)
     from sightline.tasks.segment import segment as name_pixels
 
-    named = name_pixels(photograph, system=opened, scales=asked["scales"], flip=asked["flip"])
+    named = name_pixels(photograph, system=opened, scales=asked["scales"], flip=asked["flip"], smooth="smooth" in asked)
     paths = held or folder.names(photograph, SUFFIXES)
     for path in paths[1:]:
         named.save(path)
@@ -128,27 +134,28 @@ def _told(photograph: Path, named: "Segmentation", paths: tuple[Path, ...], aske
 
 
 def _sentence(told: dict[str, Any]) -> str:
-    return ", ".join(f"{area['class']} {area['share']:.0%}" for area in told["areas"][:3])
+    from sightline.lens.sheet import spoken
+
+    return ", ".join(f"{spoken(area['class'])} {area['share']:.0%}" for area in told["areas"][:3])
 
 
-def _write_index(folder: OutputFolder, results: list[Made], system: str) -> Path:
+def _write_index(folder: OutputFolder, results: list[Made], system: str) -> Path | None:
     entries = [
         (made.source.name, Path(made.told["picture"]).name, Path(made.told["page"]).name, _sentence(made.told))
         for made in results
     ]
-    path = folder.fixed("index.html")
-    path.write_text(index_page(f"What {system} sees where", entries), "utf-8")
-    folder.wrote(path)
-    return path
+    return folder.index(f"What {system} sees where", entries)
 
 
 def _print_person(results: list[Made], index: Path | None) -> None:
+    from sightline.lens.sheet import spoken
+
     for made in results:
         typer.echo(f"{made.source.name}{'  (segmented earlier)' if made.kept else ''}")
         wide = max(len(area["class"]) for area in made.told["areas"])
         typer.echo(f"  {'class':<{wide}}   area   sure")
         for area in made.told["areas"]:
-            typer.echo(f"  {area['class']:<{wide}} {area['share']:6.1%} {area['sure']:6.0%}")
+            typer.echo(f"  {spoken(area['class']):<{wide}} {area['share']:6.1%} {area['sure']:6.0%}")
         typer.echo(f"  {made.told['mask']}\n  {made.told['picture']}\n  {made.told['page']}")
     if index is not None:
         typer.echo(f"All together: {index}")

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import typer
 
 from sightline.cli.console import busy, hush_libraries, print_json
-from sightline.cli.outputs import OutputFolder
+from sightline.cli.outputs import OutputFolder, replaced_files, tell_replaced
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -34,7 +34,8 @@ def tour(
       sightline tour
       sightline tour ram vit --out shown
 
-    Nothing is fetched: the inputs come with sightline or are made on the spot.
+    Nothing is fetched: the inputs come with sightline or are made on the spot.  A tour replaces the pages of an earlier
+    one, and says so; files of others stay as they are.
     """
     start = time.perf_counter()
     folder = OutputFolder(out)
@@ -55,8 +56,10 @@ def tour(
     index.write_text(_page(sections, seconds), "utf-8")
     folder.wrote(index)
     if as_json:
-        print_json({"verb": "tour", "stops": told, "page": str(index), "seconds": seconds})
+        replaced = replaced_files(folder)
+        print_json({"verb": "tour", "stops": told, "page": str(index), "replaced": replaced, "seconds": seconds})
         return
+    tell_replaced(folder)
     typer.echo(f"The tour took {seconds:.0f} s; open {index} in a browser.")
 
 

@@ -11,7 +11,7 @@ import typer
 from sightline.cli.console import busy, hush_libraries, print_json, tracked
 from sightline.cli.failures import Misuse, code_of, one_line
 from sightline.cli.look import report
-from sightline.cli.outputs import OutputFolder, tell_replaced
+from sightline.cli.outputs import OutputFolder, replaced_files, tell_replaced
 
 if TYPE_CHECKING:
     from sightline.tasks.translate import Translation, Translator
@@ -59,7 +59,7 @@ def translate(
     failures: Failures = []
     lines = _read_files(files or [], failures)
     if not sentences and not lines:
-        _finish(system, [], failures, as_json)
+        _finish(system, [], failures, None, as_json)
         return
     with busy(f"Opening {system} …", as_json):
         from sightline.tasks.translate import open_translator
@@ -78,15 +78,18 @@ def translate(
         results.append(done) if folder else results.extend(done["lines"])
         if not as_json:
             typer.echo(done["translation"] if folder else "\n".join(line["text"] for line in done["lines"]))
-    if not as_json:
-        tell_replaced(folder)
-    _finish(opened.name, results, failures, as_json)
+    _finish(opened.name, results, failures, folder, as_json)
 
 
-def _finish(system: str, results: list[dict[str, Any]], failures: Failures, as_json: bool) -> None:
+def _finish(
+    system: str, results: list[dict[str, Any]], failures: Failures, folder: OutputFolder | None, as_json: bool
+) -> None:
     if as_json:
         told = [{"source": source, "error": one_line(error)} for source, error in failures]
-        print_json({"verb": "translate", "system": system, "results": results, "failures": told})
+        files = {"results": results, "replaced": replaced_files(folder)}
+        print_json({"verb": "translate", "system": system, **files, "failures": told})
+    else:
+        tell_replaced(folder)
     if failures:
         raise typer.Exit(max(code_of(error) for _, error in failures))
 

@@ -2,8 +2,10 @@
 
 As Segmenter's published inference (Strudel et al. 2021, section 4.1): logits of overlapping windows are averaged,
 scaled to the picture, and only then become probabilities; scales and mirrored pictures average probabilities.
+There all windows count the same; `smooth` lets each count less towards its border, so that none ends in a line.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -24,6 +26,15 @@ def starts(side: int, window: int, stride: int) -> list[int]:
     return [place for place in range(0, side, stride) if place < side - window] + [side - window]
 
 
+def bump(window: tuple[int, int]) -> Float[Tensor, "height width"]:
+    """Computes how much each pixel of a window counts: sin²(π (i + ½) / n) of its row times that of its column.
+
+    Positive everywhere, 1 in the middle; windows half their length apart add up to 1.
+    """
+    rows, columns = (torch.sin(math.pi * (torch.arange(n) + 0.5) / n).square() for n in window)
+    return rows[:, None] * columns
+
+
 def sliding_logits(
     model: Model,
     images: Float[Tensor, "batch 3 height width"],
@@ -31,11 +42,13 @@ def sliding_logits(
     window: tuple[int, int],
     stride: tuple[int, int],
     most: int = 8,
+    smooth: bool = False,
 ) -> Float[Tensor, "batch classes height width"]:
     """Computes logits window by window and averages them where windows overlap.
 
-    `window` and `stride` are (height, width) in pixels, `most` how many windows the model gets at once.  Raises
-    ValueError for windows that do not fit.
+    `window` and `stride` are (height, width) in pixels, `most` how many windows the model gets at once.  All windows
+    count the same, or with `smooth` by their `bump`; one window alone is the model's answer in both.  Raises ValueError
+    for windows that do not fit.
     """
     height, width = images.shape[-2:]
     places = [(y, x) for y in starts(height, window[0], stride[0]) for x in starts(width, window[1], stride[1])]
@@ -43,12 +56,14 @@ def sliding_logits(
     if len(cuts) == 1:
         return model(images)
     logits = torch.cat([model(part) for part in torch.cat(cuts).split(most)]).split(len(images))
-    total = logits[0].new_zeros(len(images), logits[0].shape[1], height, width)
-    count = logits[0].new_zeros(1, 1, height, width)
+    # a bump is tiny in the corners, too tiny for half precision
+    weight = bump(window).to(images.device) if smooth else logits[0].new_ones(window)
+    total = weight.new_zeros(len(images), logits[0].shape[1], height, width)
+    count = weight.new_zeros(1, 1, height, width)
     for (y, x), part in zip(places, logits, strict=True):
-        total[:, :, y : y + window[0], x : x + window[1]] += part
-        count[:, :, y : y + window[0], x : x + window[1]] += 1
-    return total / count
+        total[:, :, y : y + window[0], x : x + window[1]] += weight * part
+        count[:, :, y : y + window[0], x : x + window[1]] += weight
+    return (total / count).to(logits[0].dtype)
 
 
 def enlarge_to(
@@ -71,10 +86,12 @@ def class_probabilities(
     stride: tuple[int, int],
     scales: Sequence[float | int] = (1.0,),
     mirrored: bool = False,
+    smooth: bool = False,
 ) -> Float[Tensor, "batch classes height width"]:
     """Computes the probability of each class at each pixel, averaged over `scales`, and over mirrored pictures too.
 
-    Raises ValueError for no scales and scales that are not positive.
+    `window`, `stride` and `smooth` are those of `sliding_logits`.  Raises ValueError for no scales and
+    scales that are not positive.
     """
     if not scales or min(scales) <= 0:
         raise ValueError(f"scales must be positive, at least one, given {list(scales)}")
@@ -87,7 +104,7 @@ def class_probabilities(
             scaled = F.interpolate(images, size=sides, mode="bilinear", antialias=scale < 1)
         scaled = enlarge_to(scaled, window)
         for view in (scaled, scaled.flip(3)) if mirrored else (scaled,):
-            logits = sliding_logits(model, view, window=window, stride=stride)
+            logits = sliding_logits(model, view, window=window, stride=stride, smooth=smooth)
             logits = logits if view is scaled else logits.flip(3)
             if logits.shape[-2:] != size:
                 logits = F.interpolate(logits, size=size, mode="bilinear")

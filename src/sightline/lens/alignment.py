@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sightline.lens.view import matrix, montage
+from sightline.lens.view import matrices, matrix
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 _PAGES = (".html", ".htm")
@@ -51,10 +51,10 @@ class Alignment:
         return matrix(self.weights, self.target, self.source, title=title, caption=caption)
 
     def heads_picture(self, *, title: str = "", caption: str = "") -> Image.Image:
-        """Draws the matrix of each layer and head; ValueError where there is one only."""
+        """Draws the matrix of each layer and head, with words where they fit; ValueError where there is one only."""
         if self.heads is None:
             raise ValueError("this alignment has one layer and one head: see picture()")
-        return montage(None, self.heads, title=title, caption=caption, colours="viridis")
+        return matrices(self.heads, self.target, self.source, title=title, caption=caption)
 
     def html(self, *, title: str = "", caption: str = "") -> str:
         """Writes a part of a page, without anything from outside: point at a word of one side to light the other."""

@@ -18,9 +18,15 @@ from PIL import Image
 
 from sightline.lens.page_data import LIMIT, PageCurve, PageData, PageSite, data_uri, pack, payload
 from sightline.lens.paint import photograph
-from sightline.lens.sheet import SMALL_PRINT
+from sightline.lens.sheet import SMALL_PRINT, spoken
 
 __all__ = ["LIMIT", "PageCurve", "PageData", "PageSite", "pack", "page", "to_notebook_html", "write_page"]
+
+_CHECKED = 'the <a href="#check">check above</a> answers it.'
+_UNCHECKED = (
+    "only a check answers it, and none was made here; <code>sightline look --check</code>, in Python "
+    "<code>seen.check()</code>, makes one."
+)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -61,7 +67,7 @@ def _chart(title: str, curves: Sequence[PageCurve]) -> str:
 
 def _answer(data: PageData) -> str:
     bars = "".join(
-        f'<li><span>{html.escape(label)}</span><i style="--p:{float(p):.2%}"></i><b>{float(p):.1%}</b></li>'
+        f'<li><span>{html.escape(spoken(label))}</span><i style="--p:{float(p):.2%}"></i><b>{float(p):.1%}</b></li>'
         for label, p in data.answers
     )
     said = f'<p class="said">{html.escape(data.text)}</p>' if data.text else ""
@@ -111,6 +117,7 @@ def _sections(data: PageData, notes: Sequence[str]) -> dict[str, str]:
         "command": f"<p>Made by <code>{quote(data.command)}</code></p>" if data.command else "",
         "versions": f"<p>{versions}</p>" if versions else "",
         "small_print": quote(SMALL_PRINT),
+        "whether_checked": _CHECKED if data.curves or data.findings else _UNCHECKED,
     }
 
 

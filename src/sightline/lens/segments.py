@@ -1,9 +1,5 @@
-"""A photograph whose every pixel is named: colours with their legend, shares of the area, and where each class looked.
+"""A photograph whose every pixel is named: colours with a legend, shares of the area, and where each class looked."""
 
-The page needs no network and no script: each class is a choice (tab, arrow keys, click) and style shows its map.
-"""
-
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,29 +7,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from sightline.lens.page_data import data_uri
+from sightline.lens.choices import Choice, base_of, choice_page
 from sightline.lens.paint import Array, Photograph, as_map, blend, outline, photograph, shown_size
-from sightline.lens.sheet import INK, PAPER, SMALL_PRINT, badge, fitted, font_of, sheet
+from sightline.lens.sheet import INK, PAPER, badge, fitted, font_of, sheet, spoken
 from sightline.lens.strip import PICTURES
 
 MOST_MAPS = 8  # in the picture; the page has all
-
-_STYLE = """
-:root{color-scheme:light dark;--paper:#fbfaf7;--card:#fff;--ink:#1d1a16;--soft:#6d665d;--line:#e5dfd4;--hot:#b8390e}
-@media(prefers-color-scheme:dark){:root{--paper:#131110;--card:#1c1917;--ink:#f1ece4;--soft:#a49b8f;--line:#35302b;--hot:#fca50a}}
-body{margin:0;background:var(--paper);color:var(--ink);font:15px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif}
-main{max-width:760px;margin:0 auto;padding:22px 20px}
-h1{font:600 clamp(22px,4vw,32px)/1.2 ui-serif,Georgia,serif;margin:0 0 14px;overflow-wrap:anywhere}
-input{position:absolute;opacity:0}
-.stage{position:relative;border-radius:10px;overflow:hidden;line-height:0}
-.stage img{width:100%;height:auto}
-.stage img+img{position:absolute;inset:0;opacity:0;transition:opacity .15s}
-.classes{display:flex;flex-wrap:wrap;gap:6px;margin:14px 0}
-label{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:4px 10px;cursor:pointer}
-label i{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin-right:.45em;border:1px solid #0003}
-label small{color:var(--soft);font-variant-numeric:tabular-nums;margin-left:.5em}
-p{color:var(--soft);margin:6px 0}
-"""
 
 
 @dataclass(frozen=True)
@@ -107,7 +86,7 @@ class Segments:
         for number, name in enumerate(names):
             one = blend(small, self.maps[name], mass=None)
             if width >= 60:
-                badge(one, name)
+                badge(one, spoken(name))
             whole.paste(one, (number % across * (width + gap), body.height + gap + number // across * (height + gap)))
         return whole
 
@@ -125,43 +104,21 @@ class Segments:
             told = f"{share:.1%}"
             draw.text((x + across - 2 * size, y), told, font=font, fill=INK, anchor="ra")
             room = across - 4 * size - font.getlength(told)
-            draw.text((x + 1.6 * size, y), fitted(name, font, room), font=font, fill=INK)
+            draw.text((x + 1.6 * size, y), fitted(spoken(name), font, room), font=font, fill=INK)
         return key
 
     def page(self) -> str:
         """Writes one self-contained HTML page: choose a class, and see where it is and where its token looked."""
-        shown = shown_size(photograph(self.image))
-        shown.thumbnail((720, 720), Image.Resampling.LANCZOS)
-        painted = self.painted().resize(shown.size, Image.Resampling.LANCZOS)
-        choices = ['<input type="radio" name="class" id="c0" aria-label="all classes" checked>']
-        pictures = [f'<img src="{data_uri(painted)}" alt="the photograph in the classes\' colours">']
-        labels, rules = ['<label for="c0">all classes</label>'], []
-        for number, (name, share) in enumerate(self.areas.items(), start=1):
-            told, place = html.escape(name), list(self.classes).index(name)
-            choices.append(f'<input type="radio" name="class" id="c{number}" aria-label="{told}">')
-            alt = f"{told}: outlined where it is" + (", lighter where its token looked" if name in self.maps else "")
-            pictures.append(f'<img src="{data_uri(self._one(shown, place))}" alt="{alt}">')
-            colour = bytes(int(value) for value in self.palette[place]).hex()
-            swatch = f'<i style="background:#{colour}"></i>'
-            labels.append(f'<label for="c{number}">{swatch}{told}<small>{share:.1%}</small></label>')
-        for number in range(len(labels)):
-            rules.append(f"#c{number}:checked~.stage img:nth-child({number + 2}){{opacity:1}}")
-            label = f"~.classes label:nth-child({number + 1})"
-            chosen = f"#c{number}:checked{label},#c{number}:focus-visible{label}"
-            rules.append(f"{chosen}{{border-color:var(--hot);color:var(--hot)}}")
-        title = html.escape(self.title or "What is where")
-        return (
-            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-            '<meta name="viewport" content="width=device-width,initial-scale=1">'
-            '<meta name="generator" content="sightline">'
-            '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
-            "style-src 'unsafe-inline'\">"
-            f"<title>{title}</title><style>{_STYLE}{''.join(rules)}</style></head>\n<body><main><h1>{title}</h1>\n"
-            f'{"".join(choices)}\n<div class="stage"><img src="{data_uri(shown)}" alt="the photograph">'
-            f'{"".join(pictures)}</div>\n<div class="classes">{"".join(labels)}</div>\n'
-            f"<p>{self._how_to_read()} {html.escape(self.caption)}</p>"
-            f"<p>{html.escape(SMALL_PRINT)}</p></main></body></html>\n"
-        )
+        base = base_of(self.image)
+        painted = self.painted().resize(base.size, Image.Resampling.LANCZOS)
+        choices = [Choice("photograph"), Choice("all classes", painted, "the photograph in the classes' colours")]
+        for name, share in self.areas.items():
+            place = list(self.classes).index(name)
+            said = spoken(name)
+            alt = f"{said}: outlined where it is" + (", lighter where its token looked" if name in self.maps else "")
+            choices.append(Choice(said, self._one(base, place), alt, f"{share:.1%}", self.palette[place]))
+        title, how = self.title or "What is where", self._how_to_read()
+        return choice_page(base, choices, title=title, how=how, caption=self.caption, opens=1)
 
     def _how_to_read(self) -> str:
         if not self.maps:

@@ -9,7 +9,12 @@ from PIL import Image, ImageDraw, ImageFont
 from sightline.lens.paint import SHORTEST, Number, colour_table
 
 PAPER, INK, MUTED = (252, 251, 248), (28, 26, 23), (112, 106, 98)
-SMALL_PRINT = "Attention shows where information was read, not what caused the answer; see the check."
+SMALL_PRINT = "Attention shows where information was read, not what caused the answer."
+
+
+def spoken(name: str) -> str:
+    """A class's name as a person reads it: golden_retriever is a golden retriever."""
+    return name.replace("_", " ")
 
 
 @lru_cache(maxsize=64)
@@ -42,14 +47,16 @@ def fitted(text: str, font: ImageFont.FreeTypeFont, width: Number) -> str:
     return text + "…"
 
 
-def sheet(body: Image.Image, title: str, caption: str, key: Image.Image | None = None) -> Image.Image:
-    """The body on paper, its title and caption above, its key and the small print below."""
+def sheet(
+    body: Image.Image, title: str, caption: str, key: Image.Image | None = None, *, note: str = ""
+) -> Image.Image:
+    """The body on paper, its title and caption above, its key, the small print and a note to it below."""
     margin = 20
     width = max(body.width, SHORTEST - 2 * margin)
     size = int(np.clip(width / 40, 13, 19))
     above = [(line, font_of(size + 3, True), INK) for line in wrapped(title, font_of(size + 3, True), width)]
     above += [(line, font_of(size - 1), MUTED) for line in wrapped(caption, font_of(size - 1), width)]
-    below = [(line, font_of(size - 3), MUTED) for line in wrapped(SMALL_PRINT, font_of(size - 3), width)]
+    below = [(line, font_of(size - 3), MUTED) for line in wrapped(f"{SMALL_PRINT} {note}", font_of(size - 3), width)]
     heights = [round(font.size * 1.45) for _, font, _ in above + below]
     middle = body.height + (key.height + 12 if key else 0) + 12
     gap = 10 if above else 0

@@ -7,7 +7,7 @@ line of small print that says what a map shows and what it does not.
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from sightline.lens.paint import (
@@ -29,6 +29,7 @@ from sightline.lens.paint import (
 )
 from sightline.lens.sheet import INK, MUTED, PAPER, badge, fitted, font_of, legend, sheet
 
+WIDEST = 2000  # pixels of matrices side by side that carry words
 Maps = np.ndarray | Tensor | Sequence[Array]
 
 
@@ -43,19 +44,20 @@ def overlay(
     smooth: bool = True,
     limits: tuple[Number, Number] | None = None,
     mass: Number | None = 0.6,
+    note: str = "",
 ) -> Image.Image:
     """An attention map (h, w) laid on its photograph, with a colour bar in multiples of the uniform level.
 
     The photograph keeps its size and aspect, within 384 to 1024 pixels on the long side.  `limits` are the
     values of the coldest and hottest colour (default `paint.heat_range`), `mass` the share of the map that the
-    drawn line encloses (None: no line), `smooth` cubic or square cells.  Raises ValueError for NaN and wrong
-    shapes.
+    drawn line encloses (None: no line), `smooth` cubic or square cells, `note` words behind the small print.
+    Raises ValueError for NaN and wrong shapes.
     """
     values, picture = as_map(heat), shown_size(photograph(image))
     limits = limits or heat_range(values)
     body = blend(picture, values, alpha=alpha, colours=colours, smooth=smooth, limits=limits, mass=mass)
     key = legend(values, limits, max(body.width, 320), colours, mass)
-    return sheet(body, title, caption, key)
+    return sheet(body, title, caption, key, note=note)
 
 
 def threshold_view(
@@ -92,10 +94,12 @@ def masks(
     title: str = "",
     caption: str = "",
     columns: int = 4,
+    note: str = "",
 ) -> Image.Image:
     """The heat of all heads, then the photograph lit where each head's cells are (heads, h, w): DINO's figure.
 
-    `labels` are words below each head's picture.  Raises ValueError for no heads, or for another number of labels.
+    `labels` are words below each head's picture, `note` words behind the small print.  Raises ValueError for no
+    heads, or for another number of labels.
     """
     kept = [as_map(np.asarray(one, dtype=np.float64)) > 0 for one in cells]
     labels = labels or [f"head {number}" for number in range(len(kept))]
@@ -116,7 +120,7 @@ def masks(
         body.paste(panel, (left, top))
         middle = (left + size[0] // 2, top + size[1] + 5)
         draw.text(middle, fitted(label, font, size[0]), font=font, fill=INK, anchor="ma")
-    return sheet(body, title, caption)
+    return sheet(body, title, caption, note=note)
 
 
 def _grid(maps: Maps) -> list[list[np.ndarray]]:
@@ -282,12 +286,70 @@ def matrix(
             middle = (left + x * cell + cell // 2, top + y * cell + cell // 2)
             draw.text(middle, f"{values[y, x] * 100:.0f}", font=number, fill=ink, anchor="mm")
     for x, label in enumerate(columns):
-        turned = Image.new("RGB", (top - 8, round(font.size) + 6), PAPER)
-        ImageDraw.Draw(turned).text((0, 0), label, font=font, fill=INK)
-        turned = turned.rotate(90, expand=True)
-        body.paste(turned, (left + x * cell + (cell - turned.width) // 2 + 1, top - 6 - turned.height))
+        _write_upwards(body, label, (left + x * cell + cell // 2, top - 6), top - 8, font)
     unit = "Numbers are per cent. " if cell >= 30 else ""
     return sheet(body, title, caption or f"{unit}Each row is one query; brightest: {high:.3g}.")
+
+
+def _write_upwards(
+    body: Image.Image, label: str, place: tuple[int, int], length: int, font: ImageFont.FreeTypeFont
+) -> None:
+    """Writes a label of at most `length` pixels from below, its middle and foot at `place`, in place."""
+    turned = Image.new("RGB", (length, round(font.size) + 6), PAPER)
+    ImageDraw.Draw(turned).text((0, 0), label, font=font, fill=INK)
+    turned = turned.rotate(90, expand=True)
+    body.paste(turned, (place[0] - turned.width // 2 + 1, place[1] - turned.height))
+
+
+def matrices(
+    weights: Array,
+    row_labels: Sequence[str],
+    column_labels: Sequence[str],
+    *,
+    title: str = "",
+    caption: str = "",
+    colours: str = "viridis",
+) -> Image.Image:
+    """The matrix of each layer and head, from weights (layers, heads, rows, columns), with words at its sides.
+
+    Row words stand left of each layer's first matrix, column words above each of its matrices; where the words are so
+    many, or the heads, that they could not be read, they are left out (`montage`).  Each matrix has its own scale.
+    Raises ValueError where labels and weights disagree.
+    """
+    values = np.asarray(weights, dtype=np.float64)
+    if values.ndim != 4 or values.shape[2:] != (len(row_labels), len(column_labels)):
+        raise ValueError(
+            f"matrices of {len(row_labels)} x {len(column_labels)} words need weights (layers, heads, rows, columns), "
+            f"not {values.shape}"
+        )
+    layers, heads, down, across = values.shape
+    cell = int(np.clip(min(1200 / heads, 220) / max(down, across), 12, 26))
+    if heads * across * cell > WIDEST:
+        return montage(None, values, title=title, caption=caption, colours=colours)
+    font, gap = font_of(int(np.clip(cell - 2, 10, 13))), 8
+    rows, columns = ([fitted(label, font, 120) for label in labels] for labels in (row_labels, column_labels))
+    beside, above = (round(max(font.getlength(label) for label in labels)) + 8 for labels in (rows, columns))
+    named = [f"layer {layer}" for layer in range(layers)]
+    left, top = round(max(font.getlength(name) for name in named)) + 14 + beside, round(font.size * 1.8)
+    width, height = across * cell, down * cell
+    body = Image.new("RGB", (left + heads * (width + gap) - gap, top + layers * (above + height + gap) - gap), PAPER)
+    draw = ImageDraw.Draw(body)
+    for head in range(heads):
+        draw.text((left + head * (width + gap) + width // 2, 0), f"head {head}", font=font, fill=MUTED, anchor="ma")
+    for layer, name in enumerate(named):
+        y = top + layer * (above + height + gap) + above
+        draw.text((0, y + height // 2), name, font=font, fill=MUTED, anchor="lm")
+        for number, label in enumerate(rows):
+            draw.text((left - 6, y + number * cell + cell // 2), label, font=font, fill=INK, anchor="rm")
+        for head in range(heads):
+            x, one = left + head * (width + gap), relative_to_uniform(values[layer, head])
+            panel = tile(None, one, (width, height), heat_range(one), colours)
+            if min(panel.size) >= 48:
+                badge(panel, f"{one.max():.1f}×")
+            body.paste(panel, (x, y))
+            for number, label in enumerate(columns):
+                _write_upwards(body, label, (x + number * cell + cell // 2, y - 4), above - 4, font)
+    return sheet(body, title, caption or "Each on its own scale; × is times uniform.")
 
 
 def side_by_side(

@@ -128,7 +128,8 @@ def ask(
         side = round(weights.shape[1] ** 0.5)
         maps = weights[: len(labels)].unflatten(1, (side, -1)).numpy()
         asked = " ".join(question.split())
-        strip = WordStrip(photograph, labels, maps, title=f"{asked} → {plain_text(answer)}", caption=opened.knows)
+        title, opens = f"{asked} → {plain_text(answer)}", len(words) if answer else 0  # on the answer's first word
+        strip = WordStrip(photograph, labels, maps, title=title, caption=opened.knows, opens=opens)
     pairs = tuple((str(text), cost) for text, cost in zip(choices or (), costs, strict=True))
     shares = tuple(chances[: len(answer)].tolist())
     return Answer(answer, shares, question, pairs, unknown, photograph, strip, opened.name, opened.knows)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from sightline.data.photographs import open_photograph
 from sightline.lens.given import evaluating
+from sightline.lens.sheet import spoken
 from sightline.tasks.look import Look, answer, best_labels, like_parameters, look
 from sightline.tasks.vision_model import ModelError, Prepare, VisionModel, open_vision_model
 
@@ -60,10 +61,10 @@ class Classification:
         return self.labels[place]
 
     def __str__(self) -> str:
-        return ", ".join(f"{name} {chance:.1%}" for name, chance in self.labels)
+        return ", ".join(f"{spoken(name)} {chance:.1%}" for name, chance in self.labels)
 
     def _repr_html_(self) -> str:
-        rows = "".join(f"<tr><td>{escape(name)}</td><td>{chance:.1%}</td></tr>" for name, chance in self.labels)
+        rows = "".join(f"<tr><td>{escape(spoken(name))}</td><td>{chance:.1%}</td></tr>" for name, chance in self.labels)
         return f"<table>{rows}</table>{self.attention._repr_html_()}"
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sightline.data.photographs import open_photograph
 from sightline.lens.given import evaluating
+from sightline.lens.sheet import spoken
 from sightline.systems.ps_vit import PSViT
 from sightline.tasks.vision_model import Prepare, VisionModel, open_vision_model
 
@@ -231,10 +232,11 @@ def _drawn(made: Look) -> Image.Image:
     from sightline.lens import view
 
     title = f"{made.title} · {made.model} · {made.method}"
+    note = f"The check: {made.check.verdict}." if made.check else "sightline look --check measures its effect."
     if made.masks is None:
-        return view.overlay(made.image, made.heat, title=title, caption=describe(made.heat))
+        return view.overlay(made.image, made.heat, title=title, caption=describe(made.heat), note=note)
     words = [f"head {number} · {float(mask.float().mean()):.0%}" for number, mask in enumerate(made.masks)]
-    return view.masks(made.image, made.masks, made.heat, labels=words, title=title, caption=made.sentence)
+    return view.masks(made.image, made.masks, made.heat, labels=words, title=title, caption=made.sentence, note=note)
 
 
 def _run(
@@ -339,7 +341,7 @@ def _region(down: float, across: float) -> str:
 
 
 def _spoken(labels: tuple[tuple[str, float], ...] | None) -> str:
-    return ", ".join(f"{name} {chance:.0%}" for name, chance in (labels or ())[:3])
+    return ", ".join(f"{spoken(name)} {chance:.0%}" for name, chance in (labels or ())[:3])
 
 
 def _score(logits: Tensor | None, name: str, method: str) -> Tensor | None:
@@ -369,7 +371,7 @@ def _name_the_class(checked: Any, logits: Tensor | None, names: tuple[str, ...] 
     labels = best_labels(logits, names, 1)
     if labels is None:
         return checked
-    measure = f"probability of {labels[0][0]}"
+    measure = f"probability of {spoken(labels[0][0])}"
     return replace(
         checked,
         effect=replace(checked.effect, measure=measure),

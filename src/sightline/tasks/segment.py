@@ -23,6 +23,7 @@ from sightline.decoding.windows import class_probabilities
 from sightline.lens.given import evaluating
 from sightline.lens.record import record
 from sightline.lens.segments import Segments
+from sightline.lens.sheet import spoken
 from sightline.lens.strip import WordStrip
 from sightline.systems.segmenter import MaskTransformer, Segmenter
 from sightline.systems.segmenter_hybrid import SegmenterHybrid
@@ -93,13 +94,13 @@ class Segmentation:
     @property
     def segments(self) -> Segments:
         """The drawing: colours on the photograph with a legend, and the page."""
-        maps = {} if self.attention is None else dict(zip(self.attention.words, self.attention.maps, strict=True))
+        maps = {} if self.attention is None else dict(zip(self.areas, self.attention.maps, strict=True))
         return Segments(self.image, self.mask, self.classes, self.palette, maps, self.title, self.system)
 
     @property
     def sentence(self) -> str:
         """The three largest classes in words."""
-        told = [f"{name} {share:.0%}" for name, share in list(self.areas.items())[:3]]
+        told = [f"{spoken(name)} {share:.0%}" for name, share in list(self.areas.items())[:3]]
         return ", ".join(told)
 
     @property
@@ -218,13 +219,19 @@ def _folder(name: str) -> Path:
 
 
 def segment(
-    image: Any, *, system: Any = None, scales: Sequence[float | int] = (1.0,), flip: bool = False
+    image: Any,
+    *,
+    system: Any = None,
+    scales: Sequence[float | int] = (1.0,),
+    flip: bool = False,
+    smooth: bool = False,
 ) -> Segmentation:
     """Names every pixel of one photograph, and keeps where each class's token looked.
 
     `image` is a path, a PIL image, an array or a tensor; `system` is as in `open_segmenter`.  The picture is read in
-    overlapping windows whose logits are averaged; chances are averaged over `scales`, and mirrored with `flip`.  What
-    would be more than 134 million numbers (classes x pixels) of a photograph or at a scale is reduced to them.  Raises
+    overlapping windows whose logits are averaged: all counting the same, as published, or with `smooth` less towards
+    their borders, so that none is seen.  Chances are averaged over `scales`, and mirrored with `flip`.  What would be
+    more than 134 million numbers (classes x pixels) of a photograph or at a scale is reduced to them.  Raises
     SegmentError for an unusable system or scale and for strips that would become enormous, and PhotographError for a
     picture that cannot be opened.
     """
@@ -234,7 +241,7 @@ def segment(
     photograph = open_photograph(image)
     network = opened.system
     with evaluating(network), torch.no_grad():
-        mask, chance = _named(opened, photograph, scales, flip)
+        mask, chance = _named(opened, photograph, scales, flip, smooth)
         maps = _class_maps(opened, photograph)
     counts = np.bincount(mask.ravel(), minlength=len(opened.classes))
     found = [int(number) for number in np.argsort(-counts, kind="stable") if counts[number]]
@@ -244,7 +251,7 @@ def segment(
     if maps is not None:
         shares = tuple(areas.values())
         caption = f"{opened.name}: below each class its share of the area"
-        attention = WordStrip(photograph, tuple(areas), maps[found], shares, caption=caption)
+        attention = WordStrip(photograph, tuple(map(spoken, areas)), maps[found], shares, caption=caption)
     title = Path(image).name if isinstance(image, str | Path) else "photograph"
     return Segmentation(
         mask, chance, areas, sure, opened.classes, opened.palette, photograph, attention, opened.name, title
@@ -252,7 +259,7 @@ def segment(
 
 
 def _named(
-    opened: OpenSegmenter, photograph: Image.Image, scales: Sequence[float | int], flip: bool
+    opened: OpenSegmenter, photograph: Image.Image, scales: Sequence[float | int], flip: bool, smooth: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """The class of each pixel and its chance, (height, width) of the photograph."""
     size, room = photograph.size, MOST / (photograph.width * photograph.height * len(opened.classes))
@@ -270,6 +277,7 @@ def _named(
         stride=opened.stride,
         scales=reduced,
         mirrored=flip,
+        smooth=smooth,
     )
     chance, mask = (values[0].cpu().numpy() for values in chances.max(dim=1))
     named = Image.fromarray(mask.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)

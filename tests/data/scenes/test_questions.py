@@ -95,10 +95,11 @@ def test_the_evaluator_can_say_no(see) -> None:
     scenes = Scenes(seed=3, objects=(3, 6))
     wrong = 0
     for i in range(20):
-        told = [is_true(see(scenes.scene(i)), "how many metal objects are there?", word) for word in NUMBERS]
+        seen = see(scenes.scene(i))
+        told = [is_true(seen, "how many metal objects are there?", word) for word in NUMBERS]
         assert sum(bool(t) for t in told) == 1
         for q in scenes.questions(i):
-            wrong += sum(is_true(see(scenes.scene(i)), str(q.text), str(c)) is False for c in q.choices)
+            wrong += sum(is_true(seen, str(q.text), str(c)) is False for c in q.choices)
     assert wrong > 100
 
 
