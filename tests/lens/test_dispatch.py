@@ -1,6 +1,8 @@
 """Calls seen in the dispatcher: however they are made, as the mode sees them, and nothing is left behind."""
 
 import functools
+import subprocess
+import sys
 import threading
 import types
 import warnings
@@ -449,6 +451,25 @@ def test_operators_made_meanwhile_run_and_are_told_where_they_might_be_attention
         delattr(torch.ops.sightline_dispatch, name)
 
 
+def test_operators_of_other_people_are_told_without_the_mode(torch_calls):
+    @torch.library.custom_op("sightline_dispatch::flash_attn_other", mutates_args=())
+    def operator(q: torch.Tensor) -> torch.Tensor:
+        return q * 2
+
+    def call(query, key, value):
+        return F.scaled_dot_product_attention(torch.ops.sightline_dispatch.flash_attn_other(query), key, value)
+
+    inputs = operands()
+    torch.ops.sightline_dispatch.flash_attn_other(inputs[0])  # Python has reached it
+    torch_calls.clear()
+    with pytest.warns(UserWarning, match=r"hides its operands: flash_attn_other"):
+        seen, _ = recorded(Attend(call), *inputs)
+    torch.testing.assert_close(seen[0].weights, reference(inputs[0] * 2, inputs[1]), atol=1e-6, rtol=0)
+    assert not torch_calls
+    with pytest.raises(RuntimeError, match="flash_attn_other"):
+        recorded(Attend(lambda query, key, value: operator(query)), *inputs)
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_what_is_compiled_meanwhile_is_told_and_seen_the_next_time():
     class Lazy(nn.Module):
@@ -524,3 +545,31 @@ def test_generation_with_a_cache_is_the_same_both_ways(attention, monkeypatch):
     assert [s.name for s in below] == [s.name for s in above]
     for one, other in zip(below, above, strict=True):
         torch.testing.assert_close(one.weights, other.weights, atol=0, rtol=0)
+
+
+ABSENT = """
+import sys, torch
+import {where}
+del {where}.{name}
+import sightline
+from sightline.lens import dispatch
+assert not dispatch.KNOWN_TORCH
+layer = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+with torch.inference_mode(), sightline.record(layer) as seen:
+    layer(torch.randn(1, 3, 8))
+print(tuple(seen[0].weights.shape))
+"""
+
+
+@pytest.mark.parametrize(
+    ("where", "name"),
+    [
+        ("torch._ops", "_HIGHER_ORDER_OP_DEFAULT_FALLTHROUGH_DISPATCH_KEYS"),
+        ("torch._C", "_dispatch_key_parse"),
+    ],
+)
+def test_a_torch_without_a_private_name_is_recorded_by_the_mode(where, name):
+    done = subprocess.run(
+        [sys.executable, "-c", ABSENT.format(where=where, name=name)], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "(1, 2, 3, 3)\n", done.stderr

@@ -195,10 +195,13 @@ def in_full_precision(tensor: Tensor) -> Any:
 
 def same_lead(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Query, key and value with equal axes before the heads: SDPA lets them broadcast (views, nothing is copied)."""
-    leads = [t.shape[:-3] for t in tensors]
-    if all(lead == leads[0] for lead in leads):
+    first = tensors[0].shape[:-3]
+    for tensor in tensors[1:]:
+        if tensor.shape[:-3] != first:
+            break
+    else:
         return tensors
-    lead = torch.broadcast_shapes(*leads)
+    lead = torch.broadcast_shapes(*(t.shape[:-3] for t in tensors))
     return tuple(t.expand(*lead, *t.shape[-3:]) for t in tensors)
 
 

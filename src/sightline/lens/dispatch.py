@@ -20,15 +20,21 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._guards import CompileContext
-from torch._higher_order_ops.flex_attention import flex_attention as _flex_operator
-from torch._ops import _HIGHER_ORDER_OP_DEFAULT_FALLTHROUGH_DISPATCH_KEYS as _PASSED_BY_NEW_OPERATORS
-from torch._ops import _higher_order_ops, _OpNamespace
 from torch.compiler import is_compiling
 from torch.library import Library, fallthrough_kernel
 from torch.utils._device import DeviceContext
 
 from sightline.lens.key import KEY, KEY_NAME, ask, put_up, take_down
+
+try:
+    from torch._guards import CompileContext
+    from torch._higher_order_ops.flex_attention import flex_attention as _flex_operator
+    from torch._ops import _HIGHER_ORDER_OP_DEFAULT_FALLTHROUGH_DISPATCH_KEYS as _PASSED_BY_NEW_OPERATORS
+    from torch._ops import _higher_order_ops, _OpNamespace
+
+    KNOWN_TORCH = KEY is not None
+except ImportError:  # names of torch's own, there from 2.9 to 2.13: without them each recording goes by the mode
+    KNOWN_TORCH = False
 
 MODE_ALWAYS = False  # for tests and benchmarks: every recording by the mode alone
 
@@ -41,7 +47,8 @@ _HEADS = F.multi_head_attention_forward.__code__
 _recording: dict[int, Any] = {}  # the interceptor of each thread that records through the dispatcher
 _kernels: list[Library] = []  # kernels last as long as these
 _lock = threading.Lock()
-_harmless: set[str] = set()  # names of other people's operators that mean nothing to the lens
+_harmless: dict[str, tuple[int, str]] = {}  # how far names of other people's operators were found to mean nothing
+_laid: set[str] = set()  # those that mean attention and have their kernels
 
 
 def meaning_of(name: str) -> str:
@@ -81,15 +88,15 @@ def watching(mode: Any, model: nn.Module) -> Iterator[None]:
 def _shows_all(model: nn.Module) -> bool:
     """Whether the dispatcher shows all that a mode would, of this model in this process and thread.
 
-    It does not see into compiled code, nor operators that are not torch's own, nor what another mode answers in
-    torch's place.  A recording inside another one leaves the key to that one.
+    It does not see into compiled code, nor what another mode answers in torch's place.  A recording inside another one
+    leaves the key to that one.
     """
     return not (
         MODE_ALWAYS
+        or not KNOWN_TORCH
         or threading.get_ident() in _recording
         or _compilations()  # what was compiled may be part of any model
         or isinstance(model, torch.jit.ScriptModule)  # whose parts cannot tell where a call happened
-        or _foreign()
         or any(type(mode) is not DeviceContext for mode in torch.overrides._get_current_function_mode_stack())
         or not _prepare()
     )
@@ -98,46 +105,60 @@ def _shows_all(model: nn.Module) -> bool:
 def _compilations() -> int:
     """How often `torch.compile` was called in this process."""
     frames = sys.modules.get("torch._dynamo.eval_frame")  # transformers imports it, and compiles nothing
-    asked = None if frames is None else frames.TorchPatcher.patch.cache_info()  # each call asks for it once more
-    return 0 if asked is None else asked.hits + asked.misses
+    if frames is None:
+        return 0
+    try:
+        asked = frames.TorchPatcher.patch.cache_info()  # each call asks for it once more
+    except AttributeError:
+        return 1  # not to be known in this torch
+    return asked.hits + asked.misses
 
 
 def _foreign() -> list[str]:
-    """Operators that mean attention and are not torch's own, of those that Python has reached so far."""
+    """Operators that mean attention and are not torch's own, of those that Python has reached and we have not."""
     found = []
     for space, names in list(vars(torch.ops).items()):
-        if space == "aten" or not isinstance(names, _OpNamespace):
-            continue
-        for name in vars(names).keys() - _harmless:
-            if meaning_of(name) == "other":
-                _harmless.add(name)
-            else:
-                found.append(f"{space}::{name}")
+        if isinstance(names, _OpNamespace) and space != "aten":
+            sign = (len(vars(names)), next(reversed(vars(names))))  # the newest comes last
+            if _harmless.get(space) != sign:
+                meant = {f"{space}::{name}" for name in vars(names) if meaning_of(name) != "other"} - _laid
+                _harmless.update({} if meant else {space: sign})
+                found += sorted(meant)
     return found
 
 
+def _lay(space: str, name: str) -> Library:
+    """Lays kernels for the overloads of one operator; they last as long as what is given back."""
+    library, packet = Library(space, "IMPL"), getattr(getattr(torch.ops, space), name)
+    meaning = "opaque" if name in _FAST or space != "aten" else meaning_of(name)
+    for operator in [getattr(packet, kind) for kind in packet.overloads() if kind != "Dimname"]:
+        library.impl(operator, _kernel(operator, meaning), KEY_NAME)
+    return library
+
+
 def _prepare() -> bool:
-    """Lays the kernels, once in a process.  False where somebody else has taken the key."""
+    """Lays the kernels that are missing.  False where somebody else has taken the key."""
     with _lock:
-        if _kernels:
-            return True
-        rest, aten = Library("_", "IMPL"), Library("aten", "IMPL")
-        try:
-            rest.fallback(fallthrough_kernel, KEY_NAME)
-        except RuntimeError:
-            return False
-        _PASSED_BY_NEW_OPERATORS.append(KEY)
-        for operator in list(_higher_order_ops.values()):
-            operator.fallthrough(KEY)
-        _flex_operator.py_impl(KEY)(_kernel(_flex_operator, "opaque"))
-        names = {name[6:].partition(".")[0] for name in torch._C._dispatch_get_all_op_names() if name[:6] == "aten::"}
-        for name in names:
-            meaning = "opaque" if name in _FAST else meaning_of(name)
-            if meaning != "other" and "backward" not in name:
-                packet = getattr(torch.ops.aten, name)
-                for operator in [getattr(packet, kind) for kind in packet.overloads() if kind != "Dimname"]:
-                    aten.impl(operator, _kernel(operator, meaning), KEY_NAME)
-        _kernels.extend([rest, aten])
+        if not _kernels:
+            rest = Library("_", "IMPL")
+            try:
+                rest.fallback(fallthrough_kernel, KEY_NAME)
+            except RuntimeError:
+                return False
+            _kernels.append(rest)
+            _PASSED_BY_NEW_OPERATORS.append(KEY)
+            for operator in list(_higher_order_ops.values()):
+                operator.fallthrough(KEY)
+            _flex_operator.py_impl(KEY)(_kernel(_flex_operator, "opaque"))
+            names = {n[6:].partition(".")[0] for n in torch._C._dispatch_get_all_op_names() if n[:6] == "aten::"}
+            wanted = [n for n in names if (n in _FAST or meaning_of(n) != "other") and "backward" not in n]
+            _kernels.extend(_lay("aten", name) for name in wanted)
+        for name in _foreign():
+            try:
+                _kernels.append(_lay(*name.split("::")))
+            except RuntimeError:
+                return False
+            _laid.add(name)
         return True
 
 
@@ -179,11 +200,11 @@ def _see(mode: Any, operator: Any, meaning: str, args: tuple, kwargs: dict[str, 
             return mode._fused(operator, args, kwargs)
         result = operator(*args, **kwargs)
         if caller.f_globals.get("__name__", "").startswith("torch.nested"):
-            mode.opaque.append(f"nested (jagged) tensors in {mode._path()}")
+            mode._hidden("nested (jagged) tensors")
         elif meaning == "lowered":
             mode.lowered = True
         elif meaning == "opaque":
-            mode.opaque.append(f"{operator.__name__.partition('.')[0]} in {mode._path()}")
+            mode._hidden(operator.__name__.partition(".")[0])
         elif heads is not None:
             mode._keep_weights(result, result.detach().unflatten(0, (-1, heads["num_heads"])))
         else:

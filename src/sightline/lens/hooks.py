@@ -80,6 +80,27 @@ def attach(model: nn.Module, parts: list[tuple[str, nn.Module]], mode: Intercept
     return hooks
 
 
+def parts_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The parts of a model in the order of `named_modules`, but for torch's own leaves below the second level.
+
+    Those are most of a model's modules, and nobody asks for them; `named_modules` goes through a generator for each
+    level, which took twice as long as putting the hooks in.
+    """
+    parts, seen, waiting = [], set[int](), [("", model)]
+    while waiting:
+        path, module = waiting.pop()
+        if id(module) in seen:
+            continue
+        seen.add(id(module))
+        parts.append((path, module))
+        deep = path.count(".") > 0
+        prefix = f"{path}." if path else ""
+        for name, part in reversed(list(module._modules.items())):
+            if part is not None and not (deep and not part._modules and _known(type(part))[0]):  # type: ignore[arg-type]
+                waiting.append((prefix + name, part))
+    return parts
+
+
 @lru_cache(maxsize=1024)
 def _known(kind: type[nn.Module]) -> tuple[bool, bool]:
     """Whether torch itself defines a class of modules, and whether its name says feed-forward part."""

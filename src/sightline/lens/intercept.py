@@ -106,7 +106,7 @@ class Interceptor(TorchFunctionMode):
         elif meaning == "lowered":
             self.lowered = True
         elif meaning == "opaque":
-            self.opaque.append(f"{func.__name__} in {self._path()}")
+            self._hidden(func.__name__)
         else:
             self._follow(getattr(func, "__name__", ""), result, (*args, *kwargs.values()))
         return result
@@ -152,6 +152,11 @@ class Interceptor(TorchFunctionMode):
     def _path(self) -> str:
         return self.frames[-1].path if self.frames else ""
 
+    def _hidden(self, what: str) -> None:
+        """Notes what cannot be recorded, and where."""
+        path = self._path()
+        self.opaque.append(f"{what} in {path}" if path else what)
+
     def _frame(self) -> Frame:
         return self.frames[-1].settled() if self.frames else OUTSIDE
 
@@ -161,7 +166,7 @@ class Interceptor(TorchFunctionMode):
         output = func(*args, **kwargs)
         query, key, value, mask, dropout, causal, scale = operands_of(*args, **kwargs)
         if query.is_nested:
-            self.opaque.append(f"nested (jagged) tensors in {self._path()}")
+            self._hidden("nested (jagged) tensors")
             return output
         frame = self._frame()
         if not frame.wanted:

@@ -9,12 +9,17 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.overrides import _len_torch_function_stack, _pop_mode, _push_mode
 from torch.utils._device import DeviceContext
 
 # the topmost key, which belongs to nobody: no tensor carries it, a thread asks for it
 KEY_NAME = "TESTING_ONLY_GenericMode"
-KEY = torch._C._dispatch_key_parse(KEY_NAME)
+KEY: Any = None
+try:
+    from torch.overrides import _len_torch_function_stack, _pop_mode, _push_mode
+
+    KEY = torch._C._dispatch_key_parse(KEY_NAME)
+except (ImportError, AttributeError, RuntimeError):  # a torch outside the tested range: each recording by the mode
+    pass
 _FAST = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
 
 
@@ -26,8 +31,12 @@ def ask(wanted: bool) -> None:
 @contextmanager
 def unseen() -> Iterator[None]:
     """For the lens's own arithmetic, which is nobody's attention: no recording of this thread sees it."""
-    with torch._C.DisableTorchFunction(), torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(KEY)):
-        yield
+    with torch._C.DisableTorchFunction():
+        if KEY is None:
+            yield
+            return
+        with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(KEY)):
+            yield
 
 
 def has_fast_path(module: nn.Module) -> bool:

@@ -12,7 +12,7 @@ from sightline.attention import observe
 from sightline.lens.compiled import take_compiled
 from sightline.lens.dispatch import watching
 from sightline.lens.given import Mark, evaluating
-from sightline.lens.hooks import attach, cache_length, cache_of
+from sightline.lens.hooks import attach, cache_length, cache_of, parts_of
 from sightline.lens.intercept import Interceptor
 from sightline.lens.key import settle_down, unseen
 from sightline.lens.recording import Recording
@@ -65,7 +65,7 @@ def record(
 @contextmanager
 def _watch(model: nn.Module, plan: Plan, recording: Recording) -> Iterator[None]:
     mode = Interceptor(plan)
-    parts = list(model.named_modules())  # walked once: 83 microseconds for a ViT of 163 modules
+    parts = parts_of(model)
     with ExitStack() as stack:
         for handle in [attach(model, parts, mode), *_follow_root(model, mode), *_keep_fast_path(parts, mode)]:
             stack.callback(handle.remove)
