@@ -7,7 +7,7 @@ the key only while it records.
 A `TorchFunctionMode` (`intercept.Interceptor`) also sees what happens to a softmax afterwards and keeps torch's fast
 paths off, but takes Python's time at each torch call, hundreds in a pass.  So it is put up where it is needed: from a
 softmax until its product with values, around modules that have a fast path, and for whole recordings of what the
-dispatcher would not show (`_shows_all`).
+dispatcher would not show (`shows_all`).
 """
 
 import sys
@@ -24,7 +24,9 @@ from torch.compiler import is_compiling
 from torch.library import Library, fallthrough_kernel
 from torch.utils._device import DeviceContext
 
+from sightline.lens.attach import follow_ends
 from sightline.lens.key import KEY, KEY_NAME, ask, put_up, take_down
+from sightline.lens.stack import CALL, READABLE
 
 try:
     from torch._guards import CompileContext
@@ -63,14 +65,14 @@ def meaning_of(name: str) -> str:
 
 
 @contextmanager
-def watching(mode: Any, model: nn.Module) -> Iterator[None]:
-    """Lets `mode` see each attention call of this thread: in the dispatcher where that shows all, else as a mode."""
-    if not _shows_all(model):
+def watching(mode: Any) -> Iterator[None]:
+    """Lets `mode` see each attention call of this thread: in the dispatcher if it is `below`, else as a mode."""
+    if not mode.below:
         with mode:
             yield
         return
     compilations = _compilations()
-    mode.below, _recording[mode.thread] = True, mode
+    _recording[mode.thread] = mode
     ask(True)
     try:
         yield
@@ -85,7 +87,7 @@ def watching(mode: Any, model: nn.Module) -> Iterator[None]:
             mode.opaque.append("code compiled during the recording (record once more)")
 
 
-def _shows_all(model: nn.Module) -> bool:
+def shows_all(model: nn.Module) -> bool:
     """Whether the dispatcher shows all that a mode would, of this model in this process and thread.
 
     It does not see into compiled code, nor what another mode answers in torch's place.  A recording inside another one
@@ -93,7 +95,8 @@ def _shows_all(model: nn.Module) -> bool:
     """
     return not (
         MODE_ALWAYS
-        or not KNOWN_TORCH
+        or not (KNOWN_TORCH and READABLE)
+        or nn.Module._call_impl.__code__ is not CALL  # somebody runs modules in another way
         or threading.get_ident() in _recording
         or _compilations()  # what was compiled may be part of any model
         or isinstance(model, torch.jit.ScriptModule)  # whose parts cannot tell where a call happened
@@ -191,26 +194,27 @@ def _see(mode: Any, operator: Any, meaning: str, args: tuple, kwargs: dict[str, 
     heads = caller.f_locals if caller.f_code is _HEADS else None
     if heads is None and caller.f_globals is F.__dict__:
         return operator(*args, **kwargs)  # part of another function of torch, such as gumbel_softmax
-    frame = mode._frame()
+    frame = mode._frame(caller)
     before = frame.hint
     if heads is not None:
         frame.hint = before or ("self" if _same(heads["query"], heads["key"]) else "cross")
     try:
         if meaning == "fused":
-            return mode._fused(operator, args, kwargs)
+            return mode._fused(operator, args, kwargs, frame)
         result = operator(*args, **kwargs)
         if caller.f_globals.get("__name__", "").startswith("torch.nested"):
-            mode._hidden("nested (jagged) tensors")
+            mode._hidden("nested (jagged) tensors", frame)
         elif meaning == "lowered":
             mode.lowered = True
         elif meaning == "opaque":
-            mode._hidden(operator.__name__.partition(".")[0])
+            mode._hidden(operator.__name__.partition(".")[0], frame)
         elif heads is not None:
-            mode._keep_weights(result, result.detach().unflatten(0, (-1, heads["num_heads"])))
+            mode._keep_weights(frame, result, result.detach().unflatten(0, (-1, heads["num_heads"])))
         else:
-            mode._softmax(result, args, kwargs)
+            mode._softmax(frame, result, args, kwargs)
             if mode.softmaxes:
                 put_up(mode)
+                follow_ends(mode)
         return result
     finally:
         frame.hint = before

@@ -3,16 +3,17 @@
 `F.scaled_dot_product_attention` in each of its spellings, `F.multi_head_attention_forward` (with the fused call inside
 it), and, for models that compute attention by hand, a softmax over the last axis whose result multiplies values.
 Kernels that hide their operands are named instead.  The model's own call runs unchanged; the rows asked for are
-computed beside it.  Module hooks (`lens.hooks`) say where in the model a call happened.
+computed beside it.  Python's stack (`lens.stack`) or hooks (`lens.attach`) say where in the model a call happened.
 
 Calls are shown by torch's dispatcher (`lens.dispatch`) or, where that is not enough, by the `TorchFunctionMode` below,
 which stands between Python and torch and is handed each call of a torch function, whatever it is.
 """
 
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from types import FunctionType
+from types import FrameType, FunctionType
 from typing import Any
 
 import torch
@@ -39,8 +40,10 @@ from sightline.lens.compiled import see_compiled, take_compiled
 from sightline.lens.dispatch import meaning_of
 from sightline.lens.frame import OUTSIDE, Frame
 from sightline.lens.given import Mark
+from sightline.lens.hooks import Hooks
 from sightline.lens.key import unseen
 from sightline.lens.select import Plan, Row, SiteInfo, resolve
+from sightline.lens.stack import Stack
 
 _PRODUCT = {"matmul", "__matmul__", "bmm", "einsum", "mm"}
 # what may stand between a softmax and the product with the values without changing which attention it is
@@ -61,9 +64,13 @@ def _meaning(func: Any) -> str:
 class Interceptor(TorchFunctionMode):
     """Collects a `Call` for each attention call made while it is active, in this thread."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, *, below: bool = False) -> None:
         super().__init__()
         self.plan = plan
+        self.below = below  # the dispatcher shows the calls, and
+        self.up = False  # this mode only where that is not enough
+        self.stack = Stack(plan) if below else None  # tells where a call happens; else hooks do
+        self.ends = Hooks()  # where the mode may come down
         self.frames: list[Frame] = []
         self.calls: list[Call | Mark] = []  # a mark begins a pass, a step or a part called on its own
         self.mark: Mark | None = None
@@ -83,8 +90,6 @@ class Interceptor(TorchFunctionMode):
         self.softmaxes: deque[tuple[Tensor, Tensor, str]] = deque()  # (as it is now, output, module path)
         self.masks: dict[tuple, tuple[Tensor, Tensor]] = {}  # (mask, its copy), shared by layers
         self.other_thread = False
-        self.below = False  # the dispatcher shows the calls, and
-        self.up = False  # this mode only where that is not enough
 
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
@@ -102,11 +107,11 @@ class Interceptor(TorchFunctionMode):
             return self._multi_head(args, kwargs)
         result = func(*args, **kwargs)
         if meaning == "softmax":
-            self._softmax(result, args, kwargs)
+            self._softmax(self._frame(), result, args, kwargs)
         elif meaning == "lowered":
             self.lowered = True
         elif meaning == "opaque":
-            self._hidden(func.__name__)
+            self._hidden(func.__name__, self._frame())
         else:
             self._follow(getattr(func, "__name__", ""), result, (*args, *kwargs.values()))
         return result
@@ -149,26 +154,25 @@ class Interceptor(TorchFunctionMode):
             settle(self.unsettled)
         self.unsettled.clear()
 
-    def _path(self) -> str:
-        return self.frames[-1].path if self.frames else ""
-
-    def _hidden(self, what: str) -> None:
+    def _hidden(self, what: str, frame: Frame) -> None:
         """Notes what cannot be recorded, and where."""
-        path = self._path()
-        self.opaque.append(f"{what} in {path}" if path else what)
+        self.opaque.append(f"{what} in {frame.path}" if frame.path else what)
 
-    def _frame(self) -> Frame:
+    def _frame(self, caller: FrameType | None = None) -> Frame:
+        """The module call that is running."""
+        if self.stack is not None:
+            return self.stack.frame(self, caller or sys._getframe(1))
         return self.frames[-1].settled() if self.frames else OUTSIDE
 
     # -- scaled_dot_product_attention ---------------------------------------------------------------------------------
 
-    def _fused(self, func: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
+    def _fused(self, func: Callable, args: tuple, kwargs: dict[str, Any], frame: Frame | None = None) -> Any:
         output = func(*args, **kwargs)
         query, key, value, mask, dropout, causal, scale = operands_of(*args, **kwargs)
+        frame = frame or self._frame()
         if query.is_nested:
-            self._hidden("nested (jagged) tensors")
+            self._hidden("nested (jagged) tensors", frame)
             return output
-        frame = self._frame()
         if not frame.wanted:
             self.skipped.append(frame.path)
             return output
@@ -179,8 +183,8 @@ class Interceptor(TorchFunctionMode):
         except RuntimeError as error:
             shapes = [tuple(t.shape) for t in (query, key, value)] + ([] if mask is None else [tuple(mask.shape)])
             raise RuntimeError(
-                f"sightline could not read the attention call in {self._path() or 'the model'} (query, key, value, "
-                f"mask: {shapes}); leave it out with sites=['*', '!{self._path()}'], and please report the shapes"
+                f"sightline could not read the attention call in {frame.path or 'the model'} (query, key, value, "
+                f"mask: {shapes}); leave it out with sites=['*', '!{frame.path}'], and please report the shapes"
             ) from error
         return output
 
@@ -295,7 +299,7 @@ class Interceptor(TorchFunctionMode):
 
         def softmax(scores: Tensor, dim: int) -> Tensor:
             weights = F.softmax(scores, dim=dim)
-            self._keep_weights(weights, weights.detach().unflatten(0, (-1, heads)))
+            self._keep_weights(frame, weights, weights.detach().unflatten(0, (-1, heads)))
             return weights
 
         # without the third, another mode on the stack (torch.device) would be handed the original function
@@ -314,20 +318,20 @@ class Interceptor(TorchFunctionMode):
 
     # -- attention written out: softmax, then a product with values ---------------------------------------------------
 
-    def _softmax(self, result: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+    def _softmax(self, frame: Frame, result: Any, args: tuple, kwargs: dict[str, Any]) -> None:
         axis = kwargs.get("dim", args[1] if len(args) > 1 else None)
         if isinstance(result, Tensor) and result.dim() >= 3 and axis in (-1, result.dim() - 1):
-            self.softmaxes.append((result, result, self._path()))
+            self.softmaxes.append((result, result, frame.path))
             if len(self.softmaxes) > 2:
                 self._unfollowed(self.softmaxes.popleft())
 
-    def _forget_softmax(self, serial: int) -> None:
+    def _forget_softmax(self, frame: Frame) -> None:
         """A mechanism that reports itself is not seen once more through the softmax that it computes."""
         last = self.calls[-1] if self.calls else None
-        if isinstance(last, Call) and last.source == "softmax" and last.frame == serial >= 0:
+        if isinstance(last, Call) and last.source == "softmax" and last.frame == frame.serial >= 0:
             self.kept -= last.nbytes()
             self.calls.pop()
-        self.softmaxes = deque(entry for entry in self.softmaxes if entry[2] != self._frame().path)
+        self.softmaxes = deque(entry for entry in self.softmaxes if entry[2] != frame.path)
 
     def _unfollowed(self, entry: tuple[Tensor, Tensor, str]) -> None:
         """A softmax that never met values is no attention, unless its module is named for it."""
@@ -349,7 +353,8 @@ class Interceptor(TorchFunctionMode):
                 operands = [a for a in args if isinstance(a, Tensor)]
                 # values come in batches as their weights do; a softmax times a plain matrix is a soft choice among rows
                 if any(o is now for o in operands) and all(o.dim() >= min(now.dim(), 3) for o in operands):
-                    self._keep_weights(weights, by_head(weights.detach(), now, self._frame().heads))
+                    frame = self._frame()
+                    self._keep_weights(frame, weights, by_head(weights.detach(), now, frame.heads))
                     del self.softmaxes[number]
                     return
             elif name == "__getitem__" and args[0] is now and result.shape[:-1] == now.shape[:-1]:
@@ -359,9 +364,8 @@ class Interceptor(TorchFunctionMode):
                 self.softmaxes[number] = (result, weights, path)
                 return
 
-    def _keep_weights(self, graph: Tensor, weights: Tensor, source: str = "softmax") -> None:
+    def _keep_weights(self, frame: Frame, graph: Tensor, weights: Tensor, source: str = "softmax") -> None:
         """Adds a call whose whole matrix exists already: keeps the rows asked for."""
-        frame = self._frame()
         if not frame.wanted:
             self.skipped.append(frame.path)
             return
@@ -387,11 +391,9 @@ class Interceptor(TorchFunctionMode):
         """Listener for `sightline.attention.observe`: a mechanism that is not dot-product attention reports itself."""
         frame = self._frame()
         path = f"{frame.path}.{name}".strip(".") if name else frame.path
+        self._forget_softmax(frame)
         frame = Frame(path, kind, frame.serial, False, self.plan.wants(path))
-        self._forget_softmax(frame.serial)
-        self.frames.append(frame)
-        self._keep_weights(weights, weights.detach(), "observe")
-        self.frames.pop()
+        self._keep_weights(frame, weights, weights.detach(), "observe")
 
 
 def _plain(tensor: Tensor) -> Tensor:

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from sightline.attention import observe
+from sightline.lens.attach import attach, parts_of
 from sightline.lens.compiled import take_compiled
-from sightline.lens.dispatch import watching
-from sightline.lens.given import Mark, evaluating
-from sightline.lens.hooks import attach, cache_length, cache_of, parts_of
+from sightline.lens.dispatch import shows_all, watching
+from sightline.lens.given import Mark, cache_length, cache_of, evaluating
+from sightline.lens.hooks import Hooks
 from sightline.lens.intercept import Interceptor
 from sightline.lens.key import settle_down, unseen
 from sightline.lens.recording import Recording
@@ -64,13 +65,13 @@ def record(
 
 @contextmanager
 def _watch(model: nn.Module, plan: Plan, recording: Recording) -> Iterator[None]:
-    mode = Interceptor(plan)
-    parts = parts_of(model)
+    parts, mode = parts_of(model), Interceptor(plan, below=shows_all(model))
     with ExitStack() as stack:
-        for handle in [attach(model, parts, mode), *_follow_root(model, mode), *_keep_fast_path(parts, mode)]:
+        hooks = attach(model, parts, mode)
+        for handle in [hooks, mode.ends, *_follow_root(model, mode, hooks), *_keep_fast_path(parts, mode)]:
             stack.callback(handle.remove)
         stack.enter_context(observe.listen(mode.observed))
-        stack.enter_context(watching(mode, model))
+        stack.enter_context(watching(mode))
         try:
             yield
         except torch._dynamo.exc.Unsupported as error:
@@ -93,7 +94,7 @@ def survey(model: nn.Module, *inputs: Any, **named: Any) -> Survey:
     return Survey(recording)
 
 
-def _follow_root(model: nn.Module, mode: Interceptor) -> list[Any]:
+def _follow_root(model: nn.Module, mode: Interceptor, hooks: Hooks) -> list[Any]:
     """Notes each pass of the model itself, its inputs, and calls from threads that the lens cannot see into."""
 
     def enter(_module: nn.Module, args: tuple, kwargs: dict[str, Any] | None = None) -> None:
@@ -113,8 +114,16 @@ def _follow_root(model: nn.Module, mode: Interceptor) -> list[Any]:
             settle_down(mode)
         mode.watch_cache(cache_of(kwargs))
         mode.begin(Mark("step" if mode.cached else "pass"), args, kwargs)
+        if mode.below and mode.mark is not None and mode.mark.pixels is not None:
+            hooks.rest()  # nothing is left to be told by the model's first levels
 
-    handles: list[Any] = [model.register_forward_pre_hook(enter, with_kwargs=True, prepend=True)]
+    def leave(_module: nn.Module, args: tuple, output: Any) -> None:
+        if mode.below and not mode.paused and threading.get_ident() == mode.thread:
+            hooks.resume()
+
+    root = Hooks()
+    root.surround(model, enter, leave)
+    handles: list[Any] = [root]
     if model._compiled_call_impl is not None:
         handles.append(_BeforeCompiled(model, enter))
     return handles
