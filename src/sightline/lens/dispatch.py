@@ -184,7 +184,7 @@ def _kernel(operator: Any, meaning: str) -> Callable:
 
 def _beside_the_pass() -> bool:
     """Whether code is being compiled, or backward runs parts of the model again (gradient checkpointing)."""
-    return is_compiling() or CompileContext.try_get() is not None or torch._C._current_graph_task_id() != -1
+    return torch._C._current_graph_task_id() != -1 or is_compiling() or CompileContext.try_get() is not None
 
 
 def _see(mode: Any, operator: Any, meaning: str, args: tuple, kwargs: dict[str, Any], caller: FrameType) -> Any:
@@ -195,6 +195,8 @@ def _see(mode: Any, operator: Any, meaning: str, args: tuple, kwargs: dict[str, 
     if heads is None and caller.f_globals is F.__dict__:
         return operator(*args, **kwargs)  # part of another function of torch, such as gumbel_softmax
     frame = mode._frame(caller)
+    if heads is None and meaning == "fused":
+        return mode._fused(operator, args, kwargs, frame)
     before = frame.hint
     if heads is not None:
         frame.hint = before or ("self" if _same(heads["query"], heads["key"]) else "cross")

@@ -26,10 +26,12 @@ from sightline.lens.capture import (
     Call,
     as_four,
     by_head,
+    follows,
     in_full_precision,
     mask_rows,
     operands_of,
     products,
+    rows_of,
     same_lead,
     settle,
     unpack_group,
@@ -88,6 +90,7 @@ class Interceptor(TorchFunctionMode):
         self.traced: list[tuple] = []  # what compiled code saw
         self.traced_row = plan.queries.position if isinstance(plan.queries, Row) else None
         self.softmaxes: deque[tuple[Tensor, Tensor, str]] = deque()  # (as it is now, output, module path)
+        self._rows_before: tuple[tuple[int, int], slice | list[int]] | None = None  # the layers of a model ask alike
         self.masks: dict[tuple, tuple[Tensor, Tensor]] = {}  # (mask, its copy), shared by layers
         self.other_thread = False
 
@@ -193,15 +196,21 @@ class Interceptor(TorchFunctionMode):
         causal: bool, dropout: float, scale: float | None,
     ) -> None:  # fmt: skip
         """Adds one call that has a query and a key: keeps the smaller of its rows and its operands."""
-        take_compiled(self)
+        if self.traced:
+            take_compiled(self)
         place = whereabouts(query, key)
-        query, key, value = same_lead(query, key, value)
-        q, k = as_four(query), as_four(key)
+        if not query.dim() == key.dim() == value.dim() == 4:
+            query, key, value = same_lead(query, key, value)
+            q, k = as_four(query), as_four(key)
+        elif query.shape[0] == key.shape[0] == value.shape[0]:
+            q, k = query, key
+        else:
+            q, k, value = same_lead(query, key, value)
         batch, heads, queries, width = q.shape
         keys = k.shape[2]
         past = self._past(frame, place)
         rows = self._rows(frame, batch, heads, queries, keys, past)
-        kept_heads = self.plan.head_list(heads)
+        kept_heads = None if self.plan.heads is None else self.plan.head_list(heads)
         call = Call(
             "sdpa", frame.path, frame.hint, frame.serial, place, batch, heads, queries, keys, rows, past,
             causal=causal, scale=width**-0.5 if scale is None else scale, width=width, dropout=dropout,
@@ -217,15 +226,16 @@ class Interceptor(TorchFunctionMode):
     def _hold(
         self, call: Call, q: Tensor, k: Tensor, v: Tensor | None, output: Tensor | None, mask: Tensor | None
     ) -> None:
-        q = q[:, :, call.rows]
+        q, key_heads = rows_of(q, call.rows), k.shape[1]
         if call.kept_heads is not None:
-            group = call.heads // k.shape[1]
+            group = call.heads // key_heads
             q, k = q[:, call.kept_heads], k[:, [h // group for h in call.kept_heads]]
+            key_heads = k.shape[1]
             if mask is not None and mask.shape[1] != 1:
                 mask = mask[:, call.kept_heads]
         batch, count, row_count, width = q.shape
         mask = None if mask is None else without_copies(mask)
-        operands = (count * row_count + k.shape[1] * call.keys) * width * q.element_size()
+        operands = (count * row_count + key_heads * call.keys) * width * q.element_size()
         operands += 0 if mask is None else _bytes(mask) // batch + 1
         weights = count * row_count * call.keys * 4
         self.kept += batch * min(weights, operands)
@@ -235,13 +245,13 @@ class Interceptor(TorchFunctionMode):
             # the lens's own arithmetic is nobody's attention: an outer recording shall not see it
             with torch._C.DisableTorchFunction(), in_full_precision(q):
                 call.weights = products(q, k)
-            call.mask = self._copy(mask)
             self.unsettled.append(call)
         else:
             # copies: a KV cache is written to in place, and a view would keep the whole projection alive;
             # head by head, since a product would copy them so each time
             layout = torch.contiguous_format
             call.query, call.key = q.clone(memory_format=layout), k.clone(memory_format=layout)
+        if mask is not None:
             call.mask = self._copy(mask)
         if self.plan.gradients and output is not None and v is not None:
             call.output, call.value = output, as_four(v).detach()
@@ -255,10 +265,12 @@ class Interceptor(TorchFunctionMode):
     def _rows(self, frame: Frame, batch: int, heads: int, queries: int, keys: int, past: int) -> slice | list[int]:
         if frame.windowed:  # rows are chosen when the windows have been put back in place
             return slice(0, queries)
-        choice = self.plan.queries
+        choice, offset = self.plan.queries, past or self.cached
         if callable(choice):
-            choice = choice(SiteInfo(frame.path, batch, heads, queries, keys))
-        return resolve(choice, queries, past or self.cached)
+            return resolve(choice(SiteInfo(frame.path, batch, heads, queries, keys)), queries, offset)
+        if self._rows_before is None or self._rows_before[0] != (queries, offset):
+            self._rows_before = (queries, offset), resolve(choice, queries, offset)
+        return self._rows_before[1]
 
     def _past(self, frame: Frame, place: tuple[int, ...]) -> int:
         """Tokens in the windows that this module call has already seen.
@@ -269,16 +281,14 @@ class Interceptor(TorchFunctionMode):
         last = self.calls[-1] if self.calls else None
         if not isinstance(last, Call) or not last.place or not 0 <= frame.serial == last.frame:
             return 0
-        query, begin, _, key, first, _ = place
-        query_before, _, end, key_before, _, next_key = last.place
-        joined = (query, begin, key, first) == (query_before, end, key_before, next_key)
+        joined = follows(place, last.place)
         joined = joined and frame.items[1:] != (last.queries,)
         return last.past + last.queries if joined else 0
 
-    def _copy(self, mask: Tensor | None) -> Tensor | None:
+    def _copy(self, mask: Tensor) -> Tensor:
         """A copy of a mask, one for all layers that are given the same unchanged mask."""
-        if mask is None or mask.is_inference():
-            return None if mask is None else mask.clone()
+        if mask.is_inference():
+            return mask.clone()
         sign = (mask.data_ptr(), mask._version, mask.shape, mask.stride(), mask.dtype)
         if sign not in self.masks:
             self.masks[sign] = (mask, mask.clone())  # the mask itself is held so that its address stays its own

@@ -20,7 +20,7 @@ try:
     KEY = torch._C._dispatch_key_parse(KEY_NAME)
 except (ImportError, AttributeError, RuntimeError):  # a torch outside the tested range: each recording by the mode
     pass
-_FAST = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
+FAST = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
 
 
 def ask(wanted: bool) -> None:
@@ -41,7 +41,7 @@ def unseen() -> Iterator[None]:
 
 def has_fast_path(module: nn.Module) -> bool:
     """Whether torch may run the whole module as one kernel, which it leaves undone while a mode is up."""
-    return isinstance(module, _FAST) and bool(getattr(module, "batch_first", True))
+    return isinstance(module, FAST) and bool(getattr(module, "batch_first", True))
 
 
 def put_up(mode: Any) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sightline.attention import observe
-from sightline.lens.attach import attach, parts_of
+from sightline.lens.attach import attach
 from sightline.lens.compiled import take_compiled
 from sightline.lens.dispatch import shows_all, watching
 from sightline.lens.given import Mark, cache_length, cache_of, evaluating
@@ -65,10 +65,10 @@ def record(
 
 @contextmanager
 def _watch(model: nn.Module, plan: Plan, recording: Recording) -> Iterator[None]:
-    parts, mode = parts_of(model), Interceptor(plan, below=shows_all(model))
+    mode = Interceptor(plan, below=shows_all(model))
     with ExitStack() as stack:
-        hooks = attach(model, parts, mode)
-        for handle in [hooks, mode.ends, *_follow_root(model, mode, hooks), *_keep_fast_path(parts, mode)]:
+        hooks, encoders = attach(model, mode)
+        for handle in [hooks, mode.ends, *_follow_root(model, mode, hooks), *_keep_fast_path(encoders, mode)]:
             stack.callback(handle.remove)
         stack.enter_context(observe.listen(mode.observed))
         stack.enter_context(watching(mode))
@@ -146,7 +146,7 @@ class _BeforeCompiled:
         self.model._compiled_call_impl = self.compiled
 
 
-def _keep_fast_path(parts: list[tuple[str, nn.Module]], mode: Interceptor) -> list[Any]:
+def _keep_fast_path(encoders: list[nn.TransformerEncoder], mode: Interceptor) -> list[Any]:
     """Keeps `nn.TransformerEncoder`'s answer at padded positions.
 
     With a padding mask, outside training, torch packs the batch and answers zeros where padding was.  Watching turns
@@ -171,5 +171,4 @@ def _keep_fast_path(parts: list[tuple[str, nn.Module]], mode: Interceptor) -> li
             for m, after, before in stashed:
                 m._forward_hooks, m._forward_pre_hooks = after, before
 
-    encoders = [m for _, m in parts if type(m) is nn.TransformerEncoder]
     return [m.register_forward_hook(leave, with_kwargs=True) for m in encoders]

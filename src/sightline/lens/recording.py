@@ -95,11 +95,11 @@ class Recording(Sequence[Site]):
         self._check_rows()
 
     def _site(self, calls: list[Call], stepped: bool, given: Mark) -> Site:
-        from sightline.lens.windows import find_windows
-
         first = calls[0]
         windows, batch = None, given.batch
         if len(calls) == 1 and batch and first.batch > batch and first.batch % batch == 0:
+            from sightline.lens.windows import find_windows
+
             try:
                 windows = find_windows(self.model, first.path, first.batch, first.queries, given.pixels, given.inputs)
             except ValueError as error:
