@@ -11,11 +11,13 @@ from torch import nn
 from torch.compiler import is_compiling
 
 from sightline.lens.compiled import take_compiled
-from sightline.lens.frame import Frame, hint_of, setting_of
+from sightline.lens.frame import Frame, hint_of
 from sightline.lens.given import Mark, cache_length
-from sightline.lens.hooks import Hooks
+from sightline.lens.hooks import Hook, Hooks
 from sightline.lens.key import FAST, has_fast_path, put_up, settle_down
 
+_LEAVES = set[type]()  # classes of torch's own that were met without parts: a look here takes a third of `_known`
+_SIZE = (int, tuple, list)
 # half of the modules of a ViT that are not torch's own
 _FEED_FORWARD = re.compile(r"(MLP|Mlp|FeedForward|FFN|Activation)$")
 
@@ -34,29 +36,33 @@ def attach(model: nn.Module, mode: Any) -> tuple[Hooks, list[nn.TransformerEncod
     One walk does it all, in the order of `named_modules`: that goes through a generator for each level, which took
     longer than putting the hooks in.  Gives back the encoders too, whose padding needs care.
     """
-    hooks, stack, encoders = Hooks(), mode.stack, []
+    staying, resting, encoders, stack = list[Hook](), list[Hook](), list[nn.TransformerEncoder](), mode.stack
     notes, follows = _watch_pixels(mode), _follow(model, mode)
-    seen, waiting = set[int](), [("", model, 0, False)]
+    seen = set[int]()
+    waiting: list[tuple[str, Any, int, bool]] = [("", model, 0, False)]
     while waiting:
         path, module, level, windowed = waiting.pop()
-        if id(module) in seen:
+        if module is None or id(module) in seen:
             continue
         seen.add(id(module))
-        torchs_own, feed_forward, fast, generates = _known(type(module))  # type: ignore[arg-type]  # mypy: unhashable
+        torchs_own, feed_forward, fast, generates, sized = _known(type(module))  # type: ignore[arg-type]
         children = module._modules
         leaf = torchs_own and not children
+        if leaf:
+            _LEAVES.add(type(module))
         if leaf and level in (1, 2):
-            hooks.add(module, notes, rests=True)
+            resting.append((module, notes, None))
         elif level in (1, 2) or not (leaf or feed_forward):
-            windowed = windowed or isinstance(setting_of(module, "window_size"), int | tuple | list)
+            if not windowed and (sized or "window_size" in module.__dict__):
+                windowed = isinstance(module.window_size, _SIZE)
             fast = fast and has_fast_path(module)
             if stack is None:
                 name = path.removeprefix("_orig_mod").removeprefix(".")
-                hooks.add(module, *_follow_module(name, windowed, level in (1, 2), mode))
+                staying.append((module, *_follow_module(name, windowed, level in (1, 2), mode)))
             else:
                 stack.add(path, windowed, module)
                 if level <= 2 or fast or generates:
-                    hooks.add(module, *follows, rests=level == 2 and not fast)
+                    (resting if level == 2 and not fast else staying).append((module, *follows))
             if type(module) is nn.TransformerEncoder:
                 encoders.append(module)
         else:
@@ -64,17 +70,21 @@ def attach(model: nn.Module, mode: Any) -> tuple[Hooks, list[nn.TransformerEncod
         if children:
             prefix = f"{path}." if path else ""
             for name, part in reversed(children.items()):
-                if part is None or (level > 1 and not part._modules and _known(type(part))[0]):  # type: ignore[arg-type]
-                    continue
-                waiting.append((prefix + name, part, level + 1, windowed))
-    return hooks, encoders
+                if level < 2 or type(part) not in _LEAVES or part._modules:
+                    waiting.append((prefix + name, part, level + 1, windowed))
+    return Hooks(staying, resting), encoders
 
 
 @lru_cache(maxsize=1024)
-def _known(kind: type[nn.Module]) -> tuple[bool, bool, bool, bool]:
-    """Of a class of modules: does torch define it, is it a feed-forward part, may it be fast, does it `generate`?"""
-    torchs_own = kind.__module__.startswith("torch.nn.modules")
-    return torchs_own, bool(_FEED_FORWARD.search(kind.__name__)), issubclass(kind, FAST), hasattr(kind, "generate")
+def _known(kind: type[nn.Module]) -> tuple[bool, bool, bool, bool, bool]:
+    """Of a class of modules: is it torch's own, feed-forward, perhaps fast; does it `generate`, name its windows?"""
+    return (
+        kind.__module__.startswith("torch.nn.modules"),
+        bool(_FEED_FORWARD.search(kind.__name__)),
+        issubclass(kind, FAST),
+        hasattr(kind, "generate"),
+        hasattr(kind, "window_size"),
+    )
 
 
 def follow_ends(mode: Any) -> None:
@@ -84,9 +94,8 @@ def follow_ends(mode: Any) -> None:
         if mode.up and not mode.paused and threading.get_ident() == mode.thread:
             settle_down(mode)
 
-    if not mode.ends:
-        for module in mode.stack.modules():
-            mode.ends.add(module, leave=leave)
+    if mode.ends is None:
+        mode.ends = Hooks([(module, None, leave) for module in mode.stack.modules()])
 
 
 def _watch_pixels(mode: Any) -> Any:

@@ -121,12 +121,14 @@ def _foreign() -> list[str]:
     """Operators that mean attention and are not torch's own, of those that Python has reached and we have not."""
     found = []
     for space, names in list(vars(torch.ops).items()):
-        if isinstance(names, _OpNamespace) and space != "aten":
-            sign = (len(vars(names)), next(reversed(vars(names))))  # the newest comes last
-            if _harmless.get(space) != sign:
-                meant = {f"{space}::{name}" for name in vars(names) if meaning_of(name) != "other"} - _laid
-                _harmless.update({} if meant else {space: sign})
-                found += sorted(meant)
+        if type(names) is not _OpNamespace or space == "aten":
+            continue
+        reached = vars(names)
+        sign = len(reached), next(reversed(reached))  # the newest comes last
+        if _harmless.get(space) != sign:
+            meant = {f"{space}::{name}" for name in reached if meaning_of(name) != "other"} - _laid
+            _harmless.update({} if meant else {space: sign})
+            found += sorted(meant)
     return found
 
 
@@ -166,6 +168,8 @@ def _prepare() -> bool:
 
 
 def _kernel(operator: Any, meaning: str) -> Callable:
+    run = getattr(operator, "_op", operator)  # without one more Python function between
+
     def kernel(*args: Any, **kwargs: Any) -> Any:
         mode = _recording.get(threading.get_ident())  # none in a worker of autograd, which inherits the key
         ask(False)
@@ -173,8 +177,8 @@ def _kernel(operator: Any, meaning: str) -> Callable:
             mode.up = False  # it cannot be, or this would not be called: backward puts keys and modes back
         try:
             if mode is None or mode.paused or _beside_the_pass():
-                return operator(*args, **kwargs)
-            return _see(mode, operator, meaning, args, kwargs, sys._getframe(1))
+                return run(*args, **kwargs)
+            return _see(mode, operator, run, meaning, args, kwargs, sys._getframe(1))
         finally:
             if mode is None or not mode.up:
                 ask(True)
@@ -187,23 +191,25 @@ def _beside_the_pass() -> bool:
     return torch._C._current_graph_task_id() != -1 or is_compiling() or CompileContext.try_get() is not None
 
 
-def _see(mode: Any, operator: Any, meaning: str, args: tuple, kwargs: dict[str, Any], caller: FrameType) -> Any:
+def _see(
+    mode: Any, operator: Any, run: Callable, meaning: str, args: tuple, kwargs: dict[str, Any], caller: FrameType
+) -> Any:
     """Runs the operator and tells the interceptor; `caller` is the Python that called it."""
     if caller.f_code is F.softmax.__code__ and caller.f_back is not None:
         caller = caller.f_back
     heads = caller.f_locals if caller.f_code is _HEADS else None
     if heads is None and caller.f_globals is F.__dict__:
-        return operator(*args, **kwargs)  # part of another function of torch, such as gumbel_softmax
+        return run(*args, **kwargs)  # part of another function of torch, such as gumbel_softmax
     frame = mode._frame(caller)
     if heads is None and meaning == "fused":
-        return mode._fused(operator, args, kwargs, frame)
+        return mode._fused(run, args, kwargs, frame)
     before = frame.hint
     if heads is not None:
         frame.hint = before or ("self" if _same(heads["query"], heads["key"]) else "cross")
     try:
         if meaning == "fused":
-            return mode._fused(operator, args, kwargs, frame)
-        result = operator(*args, **kwargs)
+            return mode._fused(run, args, kwargs, frame)
+        result = run(*args, **kwargs)
         if caller.f_globals.get("__name__", "").startswith("torch.nested"):
             mode._hidden("nested (jagged) tensors", frame)
         elif meaning == "lowered":

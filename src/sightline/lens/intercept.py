@@ -72,7 +72,7 @@ class Interceptor(TorchFunctionMode):
         self.below = below  # the dispatcher shows the calls, and
         self.up = False  # this mode only where that is not enough
         self.stack = Stack(plan) if below else None  # tells where a call happens; else hooks do
-        self.ends = Hooks()  # where the mode may come down
+        self.ends: Hooks | None = None  # where the mode may come down
         self.frames: list[Frame] = []
         self.calls: list[Call | Mark] = []  # a mark begins a pass, a step or a part called on its own
         self.mark: Mark | None = None
@@ -144,6 +144,11 @@ class Interceptor(TorchFunctionMode):
         for cache in self.caches:
             del cache.reorder_cache
         self.caches.clear()
+
+    def let_down(self) -> None:
+        """Takes out the hooks that `lens.attach.follow_ends` put in."""
+        if self.ends is not None:
+            self.ends.remove()
 
     # -- where -----------------------------------------------------------------------------------------------------
 

@@ -67,8 +67,9 @@ def record(
 def _watch(model: nn.Module, plan: Plan, recording: Recording) -> Iterator[None]:
     mode = Interceptor(plan, below=shows_all(model))
     with ExitStack() as stack:
+        stack.callback(mode.let_down)
         hooks, encoders = attach(model, mode)
-        for handle in [hooks, mode.ends, *_follow_root(model, mode, hooks), *_keep_fast_path(encoders, mode)]:
+        for handle in [hooks, *_follow_root(model, mode, hooks), *_keep_fast_path(encoders, mode)]:
             stack.callback(handle.remove)
         stack.enter_context(observe.listen(mode.observed))
         stack.enter_context(watching(mode))
@@ -121,8 +122,8 @@ def _follow_root(model: nn.Module, mode: Interceptor, hooks: Hooks) -> list[Any]
         if mode.below and not mode.paused and threading.get_ident() == mode.thread:
             hooks.resume()
 
-    root = Hooks()
-    root.surround(model, enter, leave)
+    root = Hooks([(model, enter, leave)])
+    root.surround()
     handles: list[Any] = [root]
     if model._compiled_call_impl is not None:
         handles.append(_BeforeCompiled(model, enter))
