@@ -30,8 +30,10 @@ def attach(model: nn.Module, mode: Any) -> tuple[Hooks, list[nn.TransformerEncod
     Feed-forward parts are left alone too: were there an attention call inside one, it would be seen all the same, and
     bear the name of the module around it.
 
-    Below the dispatcher only what may be called in place of the model has hooks, and what has a fast path.  The second
-    level rests while the model itself runs, if that was given the picture.
+    Below the dispatcher only what may be called in place of the model has hooks, and what has a fast path.  Of
+    numbered parts at the second level the first one will do: a picture is given to that one, and an attention call in a
+    later one is traced to it by the stack.  The second level rests while the model itself runs, if that was given the
+    picture.
 
     One walk does it all, in the order of `named_modules`: that goes through a generator for each level, which took
     longer than putting the hooks in.  Gives back the encoders too, whose padding needs care.
@@ -50,18 +52,21 @@ def attach(model: nn.Module, mode: Any) -> tuple[Hooks, list[nn.TransformerEncod
         leaf = torchs_own and not children
         if leaf:
             _LEAVES.add(type(module))
+        later = stack is not None and level == 2 and _is_later(path)
+        if leaf and later:
+            continue
         if leaf and level in (1, 2):
             resting.append((module, notes, None))
         elif level in (1, 2) or not (leaf or feed_forward):
             if not windowed and (sized or "window_size" in module.__dict__):
                 windowed = isinstance(module.window_size, _SIZE)
             fast = fast and has_fast_path(module)
+            name = path.removeprefix("_orig_mod").removeprefix(".")
             if stack is None:
-                name = path.removeprefix("_orig_mod").removeprefix(".")
                 staying.append((module, *_follow_module(name, windowed, level in (1, 2), mode)))
             else:
-                stack.add(path, windowed, module)
-                if level <= 2 or fast or generates:
+                stack.add(name, windowed, module)
+                if (level <= 2 and not later) or fast or generates:
                     (resting if level == 2 and not fast else staying).append((module, *follows))
             if type(module) is nn.TransformerEncoder:
                 encoders.append(module)
@@ -69,10 +74,16 @@ def attach(model: nn.Module, mode: Any) -> tuple[Hooks, list[nn.TransformerEncod
             windowed = False
         if children:
             prefix = f"{path}." if path else ""
-            for name, part in reversed(children.items()):
+            for child, part in reversed(children.items()):
                 if level < 2 or type(part) not in _LEAVES or part._modules:
-                    waiting.append((prefix + name, part, level + 1, windowed))
+                    waiting.append((prefix + child, part, level + 1, windowed))
     return Hooks(staying, resting), encoders
+
+
+def _is_later(path: str) -> bool:
+    """Whether this is the second or a later one of numbered parts."""
+    _, _, name = path.rpartition(".")
+    return name.isdigit() and name != "0"
 
 
 @lru_cache(maxsize=1024)

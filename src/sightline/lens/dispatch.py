@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import get_ident
 from types import FrameType
 from typing import Any
 
@@ -45,6 +46,7 @@ _SOFTMAX = {"softmax", "_softmax", "_safe_softmax"}
 _OPAQUE = ("flash_attn", "flash_attention_", "memory_efficient_attention", "sageattn", "xformers")
 _FAST = {"_native_multi_head_attention", "_transformer_encoder_layer_fwd", "_triton_multi_head_attention"}
 _HEADS = F.multi_head_attention_forward.__code__
+_OF_SOFTMAX, _OF_F = F.softmax.__code__, F.__dict__
 
 _recording: dict[int, Any] = {}  # the interceptor of each thread that records through the dispatcher
 _kernels: list[Library] = []  # kernels last as long as these
@@ -78,7 +80,7 @@ def watching(mode: Any) -> Iterator[None]:
         yield
     finally:
         del _recording[mode.thread]
-        if mode.thread == threading.get_ident():  # else a generator was closed elsewhere: kernels find no recording
+        if mode.thread == get_ident():  # else a generator was closed elsewhere: kernels find no recording
             ask(False)
             take_down(mode)
         # what came meanwhile may have been called without being seen
@@ -97,7 +99,7 @@ def shows_all(model: nn.Module) -> bool:
         MODE_ALWAYS
         or not (KNOWN_TORCH and READABLE)
         or nn.Module._call_impl.__code__ is not CALL  # somebody runs modules in another way
-        or threading.get_ident() in _recording
+        or get_ident() in _recording
         or _compilations()  # what was compiled may be part of any model
         or isinstance(model, torch.jit.ScriptModule)  # whose parts cannot tell where a call happened
         or any(type(mode) is not DeviceContext for mode in torch.overrides._get_current_function_mode_stack())
@@ -171,7 +173,7 @@ def _kernel(operator: Any, meaning: str) -> Callable:
     run = getattr(operator, "_op", operator)  # without one more Python function between
 
     def kernel(*args: Any, **kwargs: Any) -> Any:
-        mode = _recording.get(threading.get_ident())  # none in a worker of autograd, which inherits the key
+        mode = _recording.get(get_ident())  # none in a worker of autograd, which inherits the key
         ask(False)
         if mode is not None:
             mode.up = False  # it cannot be, or this would not be called: backward puts keys and modes back
@@ -195,10 +197,10 @@ def _see(
     mode: Any, operator: Any, run: Callable, meaning: str, args: tuple, kwargs: dict[str, Any], caller: FrameType
 ) -> Any:
     """Runs the operator and tells the interceptor; `caller` is the Python that called it."""
-    if caller.f_code is F.softmax.__code__ and caller.f_back is not None:
+    if caller.f_code is _OF_SOFTMAX and caller.f_back is not None:
         caller = caller.f_back
     heads = caller.f_locals if caller.f_code is _HEADS else None
-    if heads is None and caller.f_globals is F.__dict__:
+    if heads is None and caller.f_globals is _OF_F:
         return run(*args, **kwargs)  # part of another function of torch, such as gumbel_softmax
     frame = mode._frame(caller)
     if heads is None and meaning == "fused":

@@ -139,14 +139,11 @@ class Interceptor(TorchFunctionMode):
         cache.reorder_cache = reorder
         self.caches.append(cache)
 
-    def let_go(self) -> None:
-        """Leaves the caches as they were."""
+    def remove(self) -> None:
+        """Leaves caches and modules as they were."""
         for cache in self.caches:
             del cache.reorder_cache
         self.caches.clear()
-
-    def let_down(self) -> None:
-        """Takes out the hooks that `lens.attach.follow_ends` put in."""
         if self.ends is not None:
             self.ends.remove()
 
@@ -158,9 +155,10 @@ class Interceptor(TorchFunctionMode):
         Between two large matrix products every line here finds the processor's caches full of something else: product,
         scale and softmax of one row took 170 microseconds there and 28 one after another; only the product must be.
         """
-        with unseen():
-            settle(self.unsettled)
-        self.unsettled.clear()
+        if self.unsettled:
+            with unseen():
+                settle(self.unsettled)
+            self.unsettled.clear()
 
     def _hidden(self, what: str, frame: Frame) -> None:
         """Notes what cannot be recorded, and where."""

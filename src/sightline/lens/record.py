@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -58,28 +58,25 @@ def record(
             + (": TorchScript hides its calls; record the Python model it was made from" if scripted else "")
         )
     plan = Plan(queries, sites, heads, gradients, limit)
-    recording = Recording(model, plan, layout=layout)
-    with _watch(model, plan, recording):
-        yield recording
+    yield from _watch(model, plan, Recording(model, plan, layout=layout))
 
 
-@contextmanager
-def _watch(model: nn.Module, plan: Plan, recording: Recording) -> Iterator[None]:
+def _watch(model: nn.Module, plan: Plan, recording: Recording) -> Iterator[Recording]:
     mode = Interceptor(plan, below=shows_all(model))
-    with ExitStack() as stack:
-        stack.callback(mode.let_down)
+    handles: list[Any] = [mode]
+    try:
         hooks, encoders = attach(model, mode)
-        for handle in [hooks, *_follow_root(model, mode, hooks), *_keep_fast_path(encoders, mode)]:
-            stack.callback(handle.remove)
-        stack.enter_context(observe.listen(mode.observed))
-        stack.enter_context(watching(mode))
-        try:
-            yield
-        except torch._dynamo.exc.Unsupported as error:
-            raise RuntimeError(
-                "torch.compile could not trace this model while it is recorded (torch's own message is above); record "
-                "the plain model instead (model._orig_mod, or before compiling), or compile without fullgraph=True"
-            ) from error
+        handles += [hooks, *_follow_root(model, mode, hooks), *_keep_fast_path(encoders, mode)]
+        with observe.listen(mode.observed), watching(mode):
+            yield recording
+    except torch._dynamo.exc.Unsupported as error:
+        raise RuntimeError(
+            "torch.compile could not trace this model while it is recorded (torch's own message is above); record "
+            "the plain model instead (model._orig_mod, or before compiling), or compile without fullgraph=True"
+        ) from error
+    finally:
+        for handle in reversed(handles):
+            handle.remove()
     recording.fill(mode)
 
 
@@ -89,7 +86,7 @@ def survey(model: nn.Module, *inputs: Any, **named: Any) -> Survey:
     The model runs in evaluation mode and without gradients, and is left in the mode it was in.
     """
     recording = Recording(model, Plan(hold=False))
-    with evaluating(model), torch.no_grad(), _watch(model, recording.plan, recording):
+    with evaluating(model), torch.no_grad(), contextmanager(_watch)(model, recording.plan, recording):
         model(*inputs, **named)
     recording.forget()
     return Survey(recording)
