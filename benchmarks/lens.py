@@ -8,8 +8,9 @@
 
 All variants of one size are run in turn within each round, so that the machine's mood falls on all of them alike; the
 table shows the median over rounds of the ratio within a round.  "All rows" keeps what the matrices are made of; "made"
-then makes each layer's matrix once, as eager does while it runs; "read" sums it up too, which eager does not.  "Empty
-mode" is the plain pass below a mode of torch that hands every call on, the least that the lens's way of seeing costs.
+then makes each layer's matrix once, as eager does while it runs; "read" sums it up too, which eager does not.  "By
+mode" is the class row where the dispatcher is not enough and a mode of torch sees every call (`lens/dispatch.py`);
+"empty mode" is the plain pass below a mode that only hands every call on, the least that seeing so can cost.
 Models are `transformers` ViTs with random weights: time does not depend on the values.  On a GPU the clock is read when
 the device has finished, and the table also tells the most memory that a pass needs beyond the model and its input.
 
@@ -35,6 +36,7 @@ from transformers import ViTConfig, ViTModel
 from transformers import __version__ as transformers_version
 
 import sightline
+from sightline.lens import dispatch
 
 SIZES = {"ViT-B/16": (768, 12, 16), "ViT-S/8": (384, 6, 8)}
 KEEP_MEMORY = {
@@ -85,6 +87,13 @@ def variants(net: ViTModel, pixels: torch.Tensor, eager: bool) -> dict[str, Call
             net(pixels)
         return seen
 
+    def by_mode() -> object:
+        dispatch.MODE_ALWAYS = True
+        try:
+            return row()
+        finally:
+            dispatch.MODE_ALWAYS = False
+
     def everything() -> object:
         with sightline.record(net, limit=2**36) as seen:
             net(pixels)
@@ -113,6 +122,7 @@ def variants(net: ViTModel, pixels: torch.Tensor, eager: bool) -> dict[str, Call
         "plain": plain,
         "class row": row,
         "plain again": plain,
+        "by mode": by_mode,
         "empty mode": passed_on,
         "all rows": everything,
         "made": made,
@@ -174,36 +184,32 @@ def measure(model: str, tokens: int, batch: int, given: argparse.Namespace) -> R
     return Row(model, tokens, batch, depth, number - 1, plain, ratios, seen.bytes, maps, peaks)
 
 
-HEADER = (
-    "| model | tokens | batch | layers | rounds | plain forward, s | plain again | class row | all rows | made | read "
-    "| eager + maps | eager / class row | all rows / eager | made / eager | class rows kept | eager maps | share |\n"
-    + "|---|"
-    + "---:|" * 17
+COLUMNS = (
+    "model | tokens | batch | layers | rounds | plain forward, s | plain again | class row | all rows | made | read | "
+    "eager + maps | eager / class row | all rows / eager | made / eager | class rows kept | eager maps | share | "
+    "by mode | empty mode"
 )
 PEAKS = ("plain", "class row", "all rows", "eager")
-PEAK_HEADER = [f" {name}, peak MB |" for name in PEAKS]
 
 
 def header(device: str) -> str:
-    if device == "cpu":
-        return HEADER
-    names, rule = HEADER.split("\n")
-    return f"{names}{''.join(PEAK_HEADER)} empty mode |\n{rule}{'---:|' * (len(PEAKS) + 1)}"
+    columns = COLUMNS if device == "cpu" else " | ".join([COLUMNS, *(f"{name}, peak MB" for name in PEAKS)])
+    return f"| {columns} |\n|---|{'---:|' * columns.count('|')}"
 
 
 def line(row: Row) -> str:
     def cell(name: str, beside: str = "") -> str:
         if name not in row.ratios or (beside and beside not in row.ratios):
             return "not run"
-        return f"{row.ratios[name] / row.ratios.get(beside, 1.0):.{3 if name == 'class row' else 2}f}"
+        return f"{row.ratios[name] / row.ratios.get(beside, 1.0):.{3 if name in ('class row', 'by mode') else 2}f}"
 
     against = [cell("eager"), cell("eager", "class row"), cell("all rows", "eager"), cell("made", "eager")]
     peaks = "".join(f" {row.peaks[name] / 1e6:.1f} |" if name in row.peaks else " not run |" for name in PEAKS)
-    peaks += f" {cell('empty mode')} |"
     return (
         f"| {row.model} | {row.tokens} | {row.batch} | {row.depth} | {row.rounds} | {row.plain:.4f} | "
         f"{cell('plain again')} | {cell('class row')} | {cell('all rows')} | {cell('made')} | {cell('read')} | "
-        f"{' | '.join(against)} | {row.kept / 1e6:.2f} MB | {row.maps / 1e6:.0f} MB | 1/{row.maps / row.kept:.0f} |"
+        f"{' | '.join(against)} | {row.kept / 1e6:.2f} MB | {row.maps / 1e6:.0f} MB | 1/{row.maps / row.kept:.0f} | "
+        f"{cell('by mode')} | {cell('empty mode')} |"
         f"{peaks if row.peaks else ''}"
     )
 

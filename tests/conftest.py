@@ -20,6 +20,8 @@ CHECKED = sorted(
         "intercept.py",
         "compiled.py",
         "capture.py",
+        "dispatch.py",
+        "key.py",
         "frame.py",
         "hooks.py",
         "record.py",

@@ -12,6 +12,8 @@ from sightline.lens.intercept import Interceptor
 from sightline.lens.select import Choice, SiteInfo, resolve
 from sightline.lens.site import Site
 
+_NUMBER = re.compile(r"\d+")
+
 
 def passes_of(calls: list[Call | Mark]) -> list[tuple[list[list[Call]], Mark]]:
     """Calls of each pass of the model, [calls of its first step, of its second …], and what the pass was given.
@@ -77,7 +79,7 @@ def number_sites(sites: list[Site]) -> None:
         times[site.path] += 1
         if times[site.path] > 1:
             site.name = f"{site.path}#{times[site.path]}"
-        family = re.sub(r"\d+", "*", site.path)
+        family = _NUMBER.sub("*", site.path)
         site.layer = layers[family]
         layers[family] += 1
 

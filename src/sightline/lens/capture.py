@@ -14,7 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sightline.lens.key import unseen
+
 _SMALL = 2**18  # numbers of a call that is put together with others before its softmax: a copy of 1 MB
+_COPIED = 2**14  # numbers of a batch item's keys that take longer to copy than a product takes to begin
 
 
 @dataclass
@@ -82,7 +85,7 @@ class Call:
             mask = mask if mask is None or mask.shape[-2] == 1 else mask[..., start:stop, :]
         positions = self.positions()[start:stop].to(query.device) if self.causal else None
         # the lens's own arithmetic is nobody's attention: an outer recording shall not see it
-        with torch._C.DisableTorchFunction(), in_full_precision(query):
+        with unseen(), in_full_precision(query):
             return softmax_rows(query, self.key, mask=mask, positions=positions, scale=self.scale)
 
     def settle(self) -> None:
@@ -144,11 +147,28 @@ def products(query: Tensor, key: Tensor, scale: float | None = None) -> Tensor:
         query, key = query.float(), key.float()
     if scale is not None:
         query = query * scale
-    if heads == key_heads:
-        return torch.matmul(query, key.mT)
-    # consecutive query heads share a key head: stacked under it, no copy of the keys is needed
-    stacked = query.reshape(batch, key_heads, heads // key_heads * rows, width)
-    return torch.matmul(stacked, key.mT).view(batch, heads, rows, keys)
+    if heads != key_heads:
+        # consecutive query heads share a key head: stacked under it, no copy of the keys is needed
+        query = query.reshape(batch, key_heads, heads // key_heads * rows, width)
+    if batch == 1:
+        scores = torch.bmm(query.squeeze(0), key.squeeze(0).mT)
+    elif _dear_together(query, key):
+        scores = torch.stack([torch.matmul(q, k.mT) for q, k in zip(query, key, strict=True)])
+    else:
+        scores = torch.matmul(query, key.mT)
+    return scores.view(batch, heads, rows, keys)
+
+
+def _dear_together(query: Tensor, key: Tensor) -> bool:
+    """Whether a CPU takes a few rows of a batch faster one item at a time.
+
+    Models lay keys out as (batch, keys, heads, width); one product of batch and heads together would copy them all
+    first, which takes four times as long as the products themselves.
+    """
+    batch, heads, keys, width = key.shape
+    large = heads * keys * width >= _COPIED and query.shape[2] * 4 <= width
+    apart = batch > 1 and key.stride(0) != heads * key.stride(1)
+    return large and apart and key.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def _weights(scores: Tensor, mask: Tensor | None, positions: Tensor | None) -> Tensor:
@@ -177,11 +197,21 @@ def in_full_precision(tensor: Tensor) -> Any:
 
 def same_lead(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Query, key and value with equal axes before the heads: SDPA lets them broadcast (views, nothing is copied)."""
-    leads = [t.shape[:-3] for t in tensors]
-    if all(lead == leads[0] for lead in leads):
+    first = tensors[0].shape[:-3]
+    for tensor in tensors[1:]:
+        if tensor.shape[:-3] != first:
+            break
+    else:
         return tensors
-    lead = torch.broadcast_shapes(*leads)
+    lead = torch.broadcast_shapes(*(t.shape[:-3] for t in tensors))
     return tuple(t.expand(*lead, *t.shape[-3:]) for t in tensors)
+
+
+def rows_of(tensor: Tensor, rows: slice | list[int]) -> Tensor:
+    """The chosen rows of (batch, heads, rows, width)."""
+    if isinstance(rows, slice) and rows.step in (None, 1):
+        return tensor.narrow(2, rows.start, max(rows.stop - rows.start, 0))  # three times as fast as an index
+    return tensor[:, :, rows]
 
 
 def without_copies(mask: Tensor) -> Tensor:
@@ -295,10 +325,19 @@ def _added(mask: Tensor | None) -> Tensor | None:
 
 
 def whereabouts(query: Tensor, key: Tensor) -> tuple[int, ...]:
-    """Of query and of key: first address of the storage, where the sequence begins in it, where it would go on."""
-    return (*_extent(query), *_extent(key))
+    """Of query and of key: address, number in the storage where it begins, length of the sequence in it, item size."""
+    return (  # type: ignore[return-value]  # plain numbers where no graph is traced
+        query.data_ptr(), query.storage_offset(), query.shape[-2] * query.stride(-2), query.element_size(),
+        key.data_ptr(), key.storage_offset(), key.shape[-2] * key.stride(-2), key.element_size(),
+    )  # fmt: skip
 
 
-def _extent(tensor: Tensor) -> tuple[int, int, int]:
-    begin = int(tensor.storage_offset())
-    return tensor.untyped_storage().data_ptr(), begin, begin + tensor.shape[-2] * int(tensor.stride(-2))
+def follows(place: tuple[int, ...], before: tuple[int, ...]) -> bool:
+    """Whether query and key begin where the sequence of those before would go on, in the same storages."""
+    for (address, begin, _, size), (address_before, begin_before, length, size_before) in (
+        (place[:4], before[:4]),
+        (place[4:], before[4:]),
+    ):
+        if begin != begin_before + length or address - begin * size != address_before - begin_before * size_before:
+            return False
+    return True

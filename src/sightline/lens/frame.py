@@ -57,24 +57,29 @@ def hint_of(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> str:
     if isinstance(module, nn.MultiheadAttention):
         query, key = (args[i] if i < len(args) else kwargs.get(name) for i, name in enumerate(("query", "key")))
         return "self" if query is key else "cross"
-    for name in ("key_value_states", "encoder_hidden_states", "context", "memory"):
+    for name in ("key_value_states", "encoder_hidden_states", "context", "memory") if kwargs else ():
         other = kwargs.get(name)
-        if isinstance(other, Tensor):
+        if other is not None and isinstance(other, Tensor):
             own = kwargs.get("hidden_states", args[0] if args else None)
             if name == "encoder_hidden_states" and isinstance(own, Tensor) and own.dim() == other.dim() == 3:
                 return f"joint:{own.shape[1] + other.shape[1]}"
             return "cross"
-    sequences = [a for a in args if _is_sequence(a)]
-    sequences += [v for k, v in kwargs.items() if _is_sequence(v) and not any(word in k for word in _BESIDE)]
-    return "alone" if len(sequences) == 1 else ""
+    sequences = 0
+    for value in args:
+        sequences += _is_sequence(value)
+    for name, value in kwargs.items():
+        if value is not None and _is_sequence(value) and not any(word in name for word in _BESIDE):
+            sequences += 1
+    return "alone" if sequences == 1 else ""
 
 
 def items_of(args: tuple, kwargs: dict[str, Any]) -> tuple[int, ...]:
     """Batch and length of the first argument (batch, length, width); () where it is one sequence, or none is there."""
     first = args[0] if args else kwargs.get("hidden_states")
-    if not isinstance(first, Tensor) or first.dim() != 3 or len(first) == 1:
+    if not isinstance(first, Tensor):
         return ()
-    return tuple(first.shape[:2])
+    shape = first.shape
+    return tuple(shape[:2]) if len(shape) == 3 and shape[0] != 1 else ()
 
 
 def _is_sequence(value: Any) -> bool:

@@ -52,6 +52,24 @@ def _is_picture(value: Any) -> bool:
     return (value.dim() == 4 and value.shape[1] == 3) or (value.dim() == 5 and 3 in (value.shape[1], value.shape[2]))
 
 
+def cache_of(kwargs: dict[str, Any]) -> Any:
+    """The key-value cache of `transformers` among a module's arguments, or None; since 5.24 it is named `cache`."""
+    cache = kwargs.get("past_key_values")
+    if cache is not None:
+        return cache
+    named = kwargs.get("cache")
+    return named if hasattr(named, "get_seq_length") else None
+
+
+def cache_length(kwargs: dict[str, Any]) -> int:
+    """Tokens that a key-value cache already holds when a module is called with these arguments."""
+    cache = cache_of(kwargs)
+    if cache is None:
+        return 0
+    length = getattr(cache, "get_seq_length", None)
+    return int(length()) if length is not None else len(cache)
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode for a while; afterwards every part is back in its own mode."""

@@ -1,145 +1,67 @@
-"""Module hooks that tell the interceptor which part of the model is running, and with which arguments."""
+"""Hooks on many modules at once."""
 
-import re
-import threading
-from functools import lru_cache
+from collections import OrderedDict
 from typing import Any
 
-import torch
 from torch import nn
-from torch.compiler import is_compiling
+from torch.utils.hooks import RemovableHandle
 
-from sightline.lens.compiled import take_compiled
-from sightline.lens.frame import Frame, hint_of, setting_of
-from sightline.lens.given import Mark
-from sightline.lens.intercept import Interceptor
-
-# half of the modules of a ViT that are not torch's own; `enter` and `leave` of each took 9 microseconds a pass
-_FEED_FORWARD = re.compile(r"(MLP|Mlp|FeedForward|FFN|Activation)$")
+Hook = tuple[nn.Module, Any, Any]  # a module, what runs before it and what runs after it (None: nothing)
 
 
 class Hooks:
     """Hooks on many modules, put in and taken out at once under one number.
 
+    `enter(module, args, kwargs)` runs before a module and `leave(module, args, output)` after it; those that rest are
+    taken out between `rest` and `resume`.
+
     `register_forward_pre_hook` makes a handle of its own for each; on a model of a hundred modules that costs more
     than all other work of the lens together.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        handle = model.register_forward_hook(_nothing)  # for a number that nobody else has
-        self._number = handle.id
-        handle.remove()
-        self._modules: list[nn.Module] = []
+    def __init__(self, hooks: list[Hook], resting: list[Hook] | None = None) -> None:
+        self._number = RemovableHandle(OrderedDict()).id  # a number that nobody else has
+        self._hooks, self._resting = hooks, resting or []
+        self._put(self._hooks)
+        self._put(self._resting)
 
-    def add(self, module: nn.Module, enter: Any, leave: Any = None) -> None:
-        """Runs `enter(module, args, kwargs)` before a module and `leave(module, args, output)` after it."""
-        module._forward_pre_hooks[self._number] = enter
-        module._forward_pre_hooks_with_kwargs[self._number] = True
-        if leave is not None:
-            module._forward_hooks[self._number] = leave
-        self._modules.append(module)
+    def surround(self) -> None:
+        """Runs before all other hooks of its modules, and after them also where a module fails."""
+        for module, _, _ in self._hooks:
+            module._forward_pre_hooks.move_to_end(self._number, last=False)  # type: ignore[attr-defined]
+            module._forward_hooks_always_called[self._number] = True
+
+    def rest(self) -> None:
+        """Takes out those that rest for a while."""
+        self._take(self._resting)
+
+    def resume(self) -> None:
+        """Puts them in again."""
+        self._put(self._resting)
 
     def remove(self) -> None:
         """Leaves every module as it was."""
+        self._take(self._hooks)
+        self._take(self._resting)
+        self._hooks.clear()
+        self._resting.clear()
+
+    def _put(self, hooks: list[Hook]) -> None:
         number = self._number
-        for module in self._modules:
-            module._forward_pre_hooks.pop(number, None)
-            module._forward_pre_hooks_with_kwargs.pop(number, None)
-            module._forward_hooks.pop(number, None)
-        self._modules.clear()
+        for module, enter, leave in hooks:
+            if enter is not None:
+                module._forward_pre_hooks_with_kwargs[number] = True
+                module._forward_pre_hooks[number] = enter
+            if leave is not None:
+                module._forward_hooks[number] = leave
 
-
-def _nothing(*_: Any) -> None:
-    """Does nothing."""
-
-
-def attach(model: nn.Module, parts: list[tuple[str, nn.Module]], mode: Interceptor) -> Hooks:
-    """Hooks on the parts of a model, by path, that tell `mode` which of them is running.
-
-    Leaves that torch itself defines (linear, norm, activation) are left alone, since no attention call happens inside;
-    but the first two levels may be called in place of the whole model, and then tell which pixels were given.
-    Feed-forward parts are left alone too: were there an attention call inside one, it would be seen all the same, and
-    bear the name of the module around it.
-    """
-    hooks, windowed = Hooks(model), set[str]()
-    for path, module in parts:
-        torchs_own, feed_forward = _known(type(module))  # type: ignore[arg-type]  # mypy takes classes for unhashable
-        leaf = torchs_own and not module._modules
-        outer = bool(path) and path.count(".") <= 1
-        if not outer and (leaf or feed_forward):
-            continue
-        if leaf:
-            hooks.add(module, _watch_pixels(mode))
-            continue
-        parent, _, _ = path.rpartition(".")
-        if isinstance(setting_of(module, "window_size"), int | tuple | list) or parent in windowed:
-            windowed.add(path)
-        name = path.removeprefix("_orig_mod").removeprefix(".")
-        _follow_module(hooks, module, name, path in windowed, outer, mode)
-    return hooks
-
-
-@lru_cache(maxsize=1024)
-def _known(kind: type[nn.Module]) -> tuple[bool, bool]:
-    """Whether torch itself defines a class of modules, and whether its name says feed-forward part."""
-    return kind.__module__.startswith("torch.nn.modules"), bool(_FEED_FORWARD.search(kind.__name__))
-
-
-def _watch_pixels(mode: Interceptor) -> Any:
-    def enter(_module: nn.Module, args: tuple, kwargs: dict[str, Any] | None = None) -> None:
-        if kwargs is None or is_compiling() or mode.paused:
-            return
-        if threading.get_ident() == mode.thread and mode.mark is not None and mode.mark.pixels is None:
-            mode.mark.note(args, kwargs)
-
-    return enter
-
-
-def _follow_module(hooks: Hooks, module: nn.Module, path: str, windowed: bool, outer: bool, mode: Interceptor) -> None:
-    wanted = mode.plan.sites == "*" or mode.plan.wants(path)
-
-    def enter(_module: nn.Module, args: tuple, kwargs: dict[str, Any] | None = None) -> None:
-        if kwargs is None:  # another thread called while the recording was being taken down
-            return
-        if is_compiling():
-            mode.frames.append(Frame(path, hint_of(_module, args, kwargs), -1, windowed, wanted))
-            return
-        if mode.paused:
-            return
-        if threading.get_ident() != mode.thread:
-            mode.other_thread = True
-            return
-        if mode.traced:
-            take_compiled(mode)
-        if not mode.frames and path and torch._C._current_graph_task_id() == -1:
-            # not the root but a part of it was called: an encoder by `generate`, a text decoder by BLIP's `generate`
-            mode.cached = cache_length(kwargs)
-            mode.begin(Mark("step" if mode.cached else "part", path), args, kwargs)
-        mode.serial += 1
-        mode.frames.append(Frame(path, "", mode.serial, windowed, wanted, _module, (args, kwargs)))
-        if outer and mode.mark is not None and mode.mark.pixels is None:
-            mode.mark.note(args, kwargs)
-
-    def leave(_module: nn.Module, args: tuple, output: Any) -> None:
-        if is_compiling() or (not mode.paused and mode.frames and threading.get_ident() == mode.thread):
-            mode.frames.pop()
-
-    hooks.add(module, enter, leave)
-
-
-def cache_of(kwargs: dict[str, Any]) -> Any:
-    """The key-value cache of `transformers` among a module's arguments, or None; since 5.24 it is named `cache`."""
-    cache = kwargs.get("past_key_values")
-    if cache is not None:
-        return cache
-    named = kwargs.get("cache")
-    return named if hasattr(named, "get_seq_length") else None
-
-
-def cache_length(kwargs: dict[str, Any]) -> int:
-    """Tokens that a key-value cache already holds when a module is called with these arguments."""
-    cache = cache_of(kwargs)
-    if cache is None:
-        return 0
-    length = getattr(cache, "get_seq_length", None)
-    return int(length()) if length is not None else len(cache)
+    def _take(self, hooks: list[Hook]) -> None:
+        number = self._number
+        for module, enter, leave in hooks:
+            if enter is not None:
+                module._forward_pre_hooks.pop(number, None)
+                module._forward_pre_hooks_with_kwargs.pop(number, None)
+            if leave is not None:
+                module._forward_hooks.pop(number, None)
+                if module._forward_hooks_always_called:
+                    module._forward_hooks_always_called.pop(number, None)

@@ -1,16 +1,19 @@
 """Sees every attention call of a running model, whichever way it is called.
 
-A `TorchFunctionMode` stands between Python and torch: `F.scaled_dot_product_attention` in each of its spellings,
-`F.multi_head_attention_forward` (with the fused call inside it), and, for models that compute attention by hand, a
-softmax over the last axis whose result multiplies values.  Kernels that hide their operands are named instead.  The
-model's own call runs unchanged; the rows asked for are computed beside it.  Module hooks (`lens.hooks`) say where in
-the model a call happened.
+`F.scaled_dot_product_attention` in each of its spellings, `F.multi_head_attention_forward` (with the fused call inside
+it), and, for models that compute attention by hand, a softmax over the last axis whose result multiplies values.
+Kernels that hide their operands are named instead.  The model's own call runs unchanged; the rows asked for are
+computed beside it.  Python's stack (`lens.stack`) or hooks (`lens.attach`) say where in the model a call happened.
+
+Calls are shown by torch's dispatcher (`lens.dispatch`) or, where that is not enough, by the `TorchFunctionMode` below,
+which stands between Python and torch and is handed each call of a torch function, whatever it is.
 """
 
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from types import FunctionType
+from types import FrameType, FunctionType
 from typing import Any
 
 import torch
@@ -23,10 +26,12 @@ from sightline.lens.capture import (
     Call,
     as_four,
     by_head,
+    follows,
     in_full_precision,
     mask_rows,
     operands_of,
     products,
+    rows_of,
     same_lead,
     settle,
     unpack_group,
@@ -34,12 +39,14 @@ from sightline.lens.capture import (
     without_copies,
 )
 from sightline.lens.compiled import see_compiled, take_compiled
+from sightline.lens.dispatch import meaning_of
 from sightline.lens.frame import OUTSIDE, Frame
 from sightline.lens.given import Mark
+from sightline.lens.hooks import Hooks
+from sightline.lens.key import unseen
 from sightline.lens.select import Plan, Row, SiteInfo, resolve
+from sightline.lens.stack import Stack
 
-_SDPA = "scaled_dot_product_attention"
-_SOFTMAX = {"softmax", "_softmax", "_safe_softmax"}
 _PRODUCT = {"matmul", "__matmul__", "bmm", "einsum", "mm"}
 # what may stand between a softmax and the product with the values without changing which attention it is
 _CARRY = {
@@ -47,32 +54,25 @@ _CARRY = {
     "permute", "transpose", "swapaxes", "flatten", "unflatten", "clone", "mul", "__mul__", "nan_to_num",
     "masked_fill", "squeeze", "unsqueeze",
 }  # fmt: skip
-# kernels whose operands we cannot read: named so that a recording without them is never silently short
-_OPAQUE = ("flash_attn", "flash_attention_", "memory_efficient_attention", "sageattn", "xformers")
-
-
 _MEANING: dict[Any, str] = {}  # what each torch function means to the lens, found once
 
 
 def _meaning(func: Any) -> str:
-    name = getattr(func, "__name__", "")
-    if func is F.scaled_dot_product_attention or name.startswith(_SDPA):
+    if func is F.scaled_dot_product_attention:
         return "fused"
-    if func is F.multi_head_attention_forward:
-        return "heads"
-    if name in _SOFTMAX:
-        return "softmax"
-    if name.startswith("_scaled_dot_product"):
-        return "lowered"
-    return "opaque" if any(word in name for word in _OPAQUE) else "other"
+    return "heads" if func is F.multi_head_attention_forward else meaning_of(getattr(func, "__name__", ""))
 
 
 class Interceptor(TorchFunctionMode):
     """Collects a `Call` for each attention call made while it is active, in this thread."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, *, below: bool = False) -> None:
         super().__init__()
         self.plan = plan
+        self.below = below  # the dispatcher shows the calls, and
+        self.up = False  # this mode only where that is not enough
+        self.stack = Stack(plan) if below else None  # tells where a call happens; else hooks do
+        self.ends: Hooks | None = None  # where the mode may come down
         self.frames: list[Frame] = []
         self.calls: list[Call | Mark] = []  # a mark begins a pass, a step or a part called on its own
         self.mark: Mark | None = None
@@ -90,6 +90,7 @@ class Interceptor(TorchFunctionMode):
         self.traced: list[tuple] = []  # what compiled code saw
         self.traced_row = plan.queries.position if isinstance(plan.queries, Row) else None
         self.softmaxes: deque[tuple[Tensor, Tensor, str]] = deque()  # (as it is now, output, module path)
+        self._rows_before: tuple[tuple[int, int], slice | list[int]] | None = None  # the layers of a model ask alike
         self.masks: dict[tuple, tuple[Tensor, Tensor]] = {}  # (mask, its copy), shared by layers
         self.other_thread = False
 
@@ -109,11 +110,11 @@ class Interceptor(TorchFunctionMode):
             return self._multi_head(args, kwargs)
         result = func(*args, **kwargs)
         if meaning == "softmax":
-            self._softmax(result, args, kwargs)
+            self._softmax(self._frame(), result, args, kwargs)
         elif meaning == "lowered":
             self.lowered = True
         elif meaning == "opaque":
-            self.opaque.append(f"{func.__name__} in {self._path()}")
+            self._hidden(func.__name__, self._frame())
         else:
             self._follow(getattr(func, "__name__", ""), result, (*args, *kwargs.values()))
         return result
@@ -138,11 +139,13 @@ class Interceptor(TorchFunctionMode):
         cache.reorder_cache = reorder
         self.caches.append(cache)
 
-    def let_go(self) -> None:
-        """Leaves the caches as they were."""
+    def remove(self) -> None:
+        """Leaves caches and modules as they were."""
         for cache in self.caches:
             del cache.reorder_cache
         self.caches.clear()
+        if self.ends is not None:
+            self.ends.remove()
 
     # -- where -----------------------------------------------------------------------------------------------------
 
@@ -152,25 +155,30 @@ class Interceptor(TorchFunctionMode):
         Between two large matrix products every line here finds the processor's caches full of something else: product,
         scale and softmax of one row took 170 microseconds there and 28 one after another; only the product must be.
         """
-        with torch._C.DisableTorchFunction():
-            settle(self.unsettled)
-        self.unsettled.clear()
+        if self.unsettled:
+            with unseen():
+                settle(self.unsettled)
+            self.unsettled.clear()
 
-    def _path(self) -> str:
-        return self.frames[-1].path if self.frames else ""
+    def _hidden(self, what: str, frame: Frame) -> None:
+        """Notes what cannot be recorded, and where."""
+        self.opaque.append(f"{what} in {frame.path}" if frame.path else what)
 
-    def _frame(self) -> Frame:
+    def _frame(self, caller: FrameType | None = None) -> Frame:
+        """The module call that is running."""
+        if self.stack is not None:
+            return self.stack.frame(self, caller or sys._getframe(1))
         return self.frames[-1].settled() if self.frames else OUTSIDE
 
     # -- scaled_dot_product_attention ---------------------------------------------------------------------------------
 
-    def _fused(self, func: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
+    def _fused(self, func: Callable, args: tuple, kwargs: dict[str, Any], frame: Frame | None = None) -> Any:
         output = func(*args, **kwargs)
         query, key, value, mask, dropout, causal, scale = operands_of(*args, **kwargs)
+        frame = frame or self._frame()
         if query.is_nested:
-            self.opaque.append(f"nested (jagged) tensors in {self._path()}")
+            self._hidden("nested (jagged) tensors", frame)
             return output
-        frame = self._frame()
         if not frame.wanted:
             self.skipped.append(frame.path)
             return output
@@ -181,8 +189,8 @@ class Interceptor(TorchFunctionMode):
         except RuntimeError as error:
             shapes = [tuple(t.shape) for t in (query, key, value)] + ([] if mask is None else [tuple(mask.shape)])
             raise RuntimeError(
-                f"sightline could not read the attention call in {self._path() or 'the model'} (query, key, value, "
-                f"mask: {shapes}); leave it out with sites=['*', '!{self._path()}'], and please report the shapes"
+                f"sightline could not read the attention call in {frame.path or 'the model'} (query, key, value, "
+                f"mask: {shapes}); leave it out with sites=['*', '!{frame.path}'], and please report the shapes"
             ) from error
         return output
 
@@ -191,15 +199,21 @@ class Interceptor(TorchFunctionMode):
         causal: bool, dropout: float, scale: float | None,
     ) -> None:  # fmt: skip
         """Adds one call that has a query and a key: keeps the smaller of its rows and its operands."""
-        take_compiled(self)
+        if self.traced:
+            take_compiled(self)
         place = whereabouts(query, key)
-        query, key, value = same_lead(query, key, value)
-        q, k = as_four(query), as_four(key)
+        if not query.dim() == key.dim() == value.dim() == 4:
+            query, key, value = same_lead(query, key, value)
+            q, k = as_four(query), as_four(key)
+        elif query.shape[0] == key.shape[0] == value.shape[0]:
+            q, k = query, key
+        else:
+            q, k, value = same_lead(query, key, value)
         batch, heads, queries, width = q.shape
         keys = k.shape[2]
         past = self._past(frame, place)
         rows = self._rows(frame, batch, heads, queries, keys, past)
-        kept_heads = self.plan.head_list(heads)
+        kept_heads = None if self.plan.heads is None else self.plan.head_list(heads)
         call = Call(
             "sdpa", frame.path, frame.hint, frame.serial, place, batch, heads, queries, keys, rows, past,
             causal=causal, scale=width**-0.5 if scale is None else scale, width=width, dropout=dropout,
@@ -215,15 +229,16 @@ class Interceptor(TorchFunctionMode):
     def _hold(
         self, call: Call, q: Tensor, k: Tensor, v: Tensor | None, output: Tensor | None, mask: Tensor | None
     ) -> None:
-        q = q[:, :, call.rows]
+        q, key_heads = rows_of(q, call.rows), k.shape[1]
         if call.kept_heads is not None:
-            group = call.heads // k.shape[1]
+            group = call.heads // key_heads
             q, k = q[:, call.kept_heads], k[:, [h // group for h in call.kept_heads]]
+            key_heads = k.shape[1]
             if mask is not None and mask.shape[1] != 1:
                 mask = mask[:, call.kept_heads]
         batch, count, row_count, width = q.shape
         mask = None if mask is None else without_copies(mask)
-        operands = (count * row_count + k.shape[1] * call.keys) * width * q.element_size()
+        operands = (count * row_count + key_heads * call.keys) * width * q.element_size()
         operands += 0 if mask is None else _bytes(mask) // batch + 1
         weights = count * row_count * call.keys * 4
         self.kept += batch * min(weights, operands)
@@ -233,13 +248,13 @@ class Interceptor(TorchFunctionMode):
             # the lens's own arithmetic is nobody's attention: an outer recording shall not see it
             with torch._C.DisableTorchFunction(), in_full_precision(q):
                 call.weights = products(q, k)
-            call.mask = self._copy(mask)
             self.unsettled.append(call)
         else:
             # copies: a KV cache is written to in place, and a view would keep the whole projection alive;
             # head by head, since a product would copy them so each time
             layout = torch.contiguous_format
             call.query, call.key = q.clone(memory_format=layout), k.clone(memory_format=layout)
+        if mask is not None:
             call.mask = self._copy(mask)
         if self.plan.gradients and output is not None and v is not None:
             call.output, call.value = output, as_four(v).detach()
@@ -253,10 +268,12 @@ class Interceptor(TorchFunctionMode):
     def _rows(self, frame: Frame, batch: int, heads: int, queries: int, keys: int, past: int) -> slice | list[int]:
         if frame.windowed:  # rows are chosen when the windows have been put back in place
             return slice(0, queries)
-        choice = self.plan.queries
+        choice, offset = self.plan.queries, past or self.cached
         if callable(choice):
-            choice = choice(SiteInfo(frame.path, batch, heads, queries, keys))
-        return resolve(choice, queries, past or self.cached)
+            return resolve(choice(SiteInfo(frame.path, batch, heads, queries, keys)), queries, offset)
+        if self._rows_before is None or self._rows_before[0] != (queries, offset):
+            self._rows_before = (queries, offset), resolve(choice, queries, offset)
+        return self._rows_before[1]
 
     def _past(self, frame: Frame, place: tuple[int, ...]) -> int:
         """Tokens in the windows that this module call has already seen.
@@ -267,16 +284,14 @@ class Interceptor(TorchFunctionMode):
         last = self.calls[-1] if self.calls else None
         if not isinstance(last, Call) or not last.place or not 0 <= frame.serial == last.frame:
             return 0
-        query, begin, _, key, first, _ = place
-        query_before, _, end, key_before, _, next_key = last.place
-        joined = (query, begin, key, first) == (query_before, end, key_before, next_key)
+        joined = follows(place, last.place)
         joined = joined and frame.items[1:] != (last.queries,)
         return last.past + last.queries if joined else 0
 
-    def _copy(self, mask: Tensor | None) -> Tensor | None:
+    def _copy(self, mask: Tensor) -> Tensor:
         """A copy of a mask, one for all layers that are given the same unchanged mask."""
-        if mask is None or mask.is_inference():
-            return None if mask is None else mask.clone()
+        if mask.is_inference():
+            return mask.clone()
         sign = (mask.data_ptr(), mask._version, mask.shape, mask.stride(), mask.dtype)
         if sign not in self.masks:
             self.masks[sign] = (mask, mask.clone())  # the mask itself is held so that its address stays its own
@@ -297,11 +312,16 @@ class Interceptor(TorchFunctionMode):
 
         def softmax(scores: Tensor, dim: int) -> Tensor:
             weights = F.softmax(scores, dim=dim)
-            self._keep_weights(weights, weights.detach().unflatten(0, (-1, heads)))
+            self._keep_weights(frame, weights, weights.detach().unflatten(0, (-1, heads)))
             return weights
 
         # without the third, another mode on the stack (torch.device) would be handed the original function
-        names = {**original.__globals__, _SDPA: fused, "softmax": softmax, "has_torch_function": lambda _: False}
+        names = {
+            **original.__globals__,
+            "scaled_dot_product_attention": fused,
+            "softmax": softmax,
+            "has_torch_function": lambda _: False,
+        }
         twin = FunctionType(original.__code__, names, "twin", original.__defaults__, original.__closure__)
         twin.__kwdefaults__ = original.__kwdefaults__
         try:
@@ -311,20 +331,20 @@ class Interceptor(TorchFunctionMode):
 
     # -- attention written out: softmax, then a product with values ---------------------------------------------------
 
-    def _softmax(self, result: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+    def _softmax(self, frame: Frame, result: Any, args: tuple, kwargs: dict[str, Any]) -> None:
         axis = kwargs.get("dim", args[1] if len(args) > 1 else None)
         if isinstance(result, Tensor) and result.dim() >= 3 and axis in (-1, result.dim() - 1):
-            self.softmaxes.append((result, result, self._path()))
+            self.softmaxes.append((result, result, frame.path))
             if len(self.softmaxes) > 2:
                 self._unfollowed(self.softmaxes.popleft())
 
-    def _forget_softmax(self, serial: int) -> None:
+    def _forget_softmax(self, frame: Frame) -> None:
         """A mechanism that reports itself is not seen once more through the softmax that it computes."""
         last = self.calls[-1] if self.calls else None
-        if isinstance(last, Call) and last.source == "softmax" and last.frame == serial >= 0:
+        if isinstance(last, Call) and last.source == "softmax" and last.frame == frame.serial >= 0:
             self.kept -= last.nbytes()
             self.calls.pop()
-        self.softmaxes = deque(entry for entry in self.softmaxes if entry[2] != self._frame().path)
+        self.softmaxes = deque(entry for entry in self.softmaxes if entry[2] != frame.path)
 
     def _unfollowed(self, entry: tuple[Tensor, Tensor, str]) -> None:
         """A softmax that never met values is no attention, unless its module is named for it."""
@@ -346,7 +366,8 @@ class Interceptor(TorchFunctionMode):
                 operands = [a for a in args if isinstance(a, Tensor)]
                 # values come in batches as their weights do; a softmax times a plain matrix is a soft choice among rows
                 if any(o is now for o in operands) and all(o.dim() >= min(now.dim(), 3) for o in operands):
-                    self._keep_weights(weights, by_head(weights.detach(), now, self._frame().heads))
+                    frame = self._frame()
+                    self._keep_weights(frame, weights, by_head(weights.detach(), now, frame.heads))
                     del self.softmaxes[number]
                     return
             elif name == "__getitem__" and args[0] is now and result.shape[:-1] == now.shape[:-1]:
@@ -356,9 +377,8 @@ class Interceptor(TorchFunctionMode):
                 self.softmaxes[number] = (result, weights, path)
                 return
 
-    def _keep_weights(self, graph: Tensor, weights: Tensor, source: str = "softmax") -> None:
+    def _keep_weights(self, frame: Frame, graph: Tensor, weights: Tensor, source: str = "softmax") -> None:
         """Adds a call whose whole matrix exists already: keeps the rows asked for."""
-        frame = self._frame()
         if not frame.wanted:
             self.skipped.append(frame.path)
             return
@@ -384,11 +404,9 @@ class Interceptor(TorchFunctionMode):
         """Listener for `sightline.attention.observe`: a mechanism that is not dot-product attention reports itself."""
         frame = self._frame()
         path = f"{frame.path}.{name}".strip(".") if name else frame.path
+        self._forget_softmax(frame)
         frame = Frame(path, kind, frame.serial, False, self.plan.wants(path))
-        self._forget_softmax(frame.serial)
-        self.frames.append(frame)
-        self._keep_weights(weights, weights.detach(), "observe")
-        self.frames.pop()
+        self._keep_weights(frame, weights, weights.detach(), "observe")
 
 
 def _plain(tensor: Tensor) -> Tensor:

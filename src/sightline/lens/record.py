@@ -2,17 +2,20 @@
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sightline.attention import observe
+from sightline.lens.attach import attach
 from sightline.lens.compiled import take_compiled
-from sightline.lens.given import Mark, evaluating
-from sightline.lens.hooks import attach, cache_length, cache_of
+from sightline.lens.dispatch import shows_all, watching
+from sightline.lens.given import Mark, cache_length, cache_of, evaluating
+from sightline.lens.hooks import Hooks
 from sightline.lens.intercept import Interceptor
+from sightline.lens.key import settle_down, unseen
 from sightline.lens.recording import Recording
 from sightline.lens.select import Choice, Plan
 from sightline.lens.survey import Survey
@@ -55,27 +58,25 @@ def record(
             + (": TorchScript hides its calls; record the Python model it was made from" if scripted else "")
         )
     plan = Plan(queries, sites, heads, gradients, limit)
-    recording = Recording(model, plan, layout=layout)
-    with _watch(model, plan, recording):
-        yield recording
+    yield from _watch(model, plan, Recording(model, plan, layout=layout))
 
 
-@contextmanager
-def _watch(model: nn.Module, plan: Plan, recording: Recording) -> Iterator[None]:
-    mode = Interceptor(plan)
-    parts = list(model.named_modules())  # walked once: 83 microseconds for a ViT of 163 modules
-    with ExitStack() as stack:
-        for handle in [attach(model, parts, mode), *_follow_root(model, mode), *_keep_fast_path(parts, mode)]:
-            stack.callback(handle.remove)
-        stack.enter_context(observe.listen(mode.observed))
-        stack.enter_context(mode)
-        try:
-            yield
-        except torch._dynamo.exc.Unsupported as error:
-            raise RuntimeError(
-                "torch.compile could not trace this model while it is recorded (torch's own message is above); record "
-                "the plain model instead (model._orig_mod, or before compiling), or compile without fullgraph=True"
-            ) from error
+def _watch(model: nn.Module, plan: Plan, recording: Recording) -> Iterator[Recording]:
+    mode = Interceptor(plan, below=shows_all(model))
+    handles: list[Any] = [mode]
+    try:
+        hooks, encoders = attach(model, mode)
+        handles += [hooks, *_follow_root(model, mode, hooks), *_keep_fast_path(encoders, mode)]
+        with observe.listen(mode.observed), watching(mode):
+            yield recording
+    except torch._dynamo.exc.Unsupported as error:
+        raise RuntimeError(
+            "torch.compile could not trace this model while it is recorded (torch's own message is above); record "
+            "the plain model instead (model._orig_mod, or before compiling), or compile without fullgraph=True"
+        ) from error
+    finally:
+        for handle in reversed(handles):
+            handle.remove()
     recording.fill(mode)
 
 
@@ -85,13 +86,13 @@ def survey(model: nn.Module, *inputs: Any, **named: Any) -> Survey:
     The model runs in evaluation mode and without gradients, and is left in the mode it was in.
     """
     recording = Recording(model, Plan(hold=False))
-    with evaluating(model), torch.no_grad(), _watch(model, recording.plan, recording):
+    with evaluating(model), torch.no_grad(), contextmanager(_watch)(model, recording.plan, recording):
         model(*inputs, **named)
     recording.forget()
     return Survey(recording)
 
 
-def _follow_root(model: nn.Module, mode: Interceptor) -> list[Any]:
+def _follow_root(model: nn.Module, mode: Interceptor, hooks: Hooks) -> list[Any]:
     """Notes each pass of the model itself, its inputs, and calls from threads that the lens cannot see into."""
 
     def enter(_module: nn.Module, args: tuple, kwargs: dict[str, Any] | None = None) -> None:
@@ -107,10 +108,20 @@ def _follow_root(model: nn.Module, mode: Interceptor) -> list[Any]:
         take_compiled(mode)
         mode.cached = cache_length(kwargs)
         mode.frames.clear()
+        if mode.up:  # an earlier pass ended in an exception
+            settle_down(mode)
         mode.watch_cache(cache_of(kwargs))
         mode.begin(Mark("step" if mode.cached else "pass"), args, kwargs)
+        if mode.below and mode.mark is not None and mode.mark.pixels is not None:
+            hooks.rest()  # nothing is left to be told by the model's first levels
 
-    handles: list[Any] = [model.register_forward_pre_hook(enter, with_kwargs=True, prepend=True)]
+    def leave(_module: nn.Module, args: tuple, output: Any) -> None:
+        if mode.below and not mode.paused and threading.get_ident() == mode.thread:
+            hooks.resume()
+
+    root = Hooks([(model, enter, leave)])
+    root.surround()
+    handles: list[Any] = [root]
     if model._compiled_call_impl is not None:
         handles.append(_BeforeCompiled(model, enter))
     return handles
@@ -133,7 +144,7 @@ class _BeforeCompiled:
         self.model._compiled_call_impl = self.compiled
 
 
-def _keep_fast_path(parts: list[tuple[str, nn.Module]], mode: Interceptor) -> list[Any]:
+def _keep_fast_path(encoders: list[nn.TransformerEncoder], mode: Interceptor) -> list[Any]:
     """Keeps `nn.TransformerEncoder`'s answer at padded positions.
 
     With a padding mask, outside training, torch packs the batch and answers zeros where padding was.  Watching turns
@@ -151,12 +162,11 @@ def _keep_fast_path(parts: list[tuple[str, nn.Module]], mode: Interceptor) -> li
             m._forward_hooks, m._forward_pre_hooks = type(m._forward_hooks)(), type(m._forward_pre_hooks)()
         mode.paused = True
         try:
-            with torch._C.DisableTorchFunction():
+            with unseen():
                 return module(*args, **kwargs)
         finally:
             mode.paused = False
             for m, after, before in stashed:
                 m._forward_hooks, m._forward_pre_hooks = after, before
 
-    encoders = [m for _, m in parts if type(m) is nn.TransformerEncoder]
     return [m.register_forward_hook(leave, with_kwargs=True) for m in encoders]

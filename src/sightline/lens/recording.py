@@ -82,33 +82,33 @@ class Recording(Sequence[Site]):
             raise RuntimeError(why_nothing(self, mode))
         if self.opaque:
             warnings.warn(
-                f"not recorded, because the kernel hides its operands: {'; '.join(self.opaque)}", stacklevel=4
+                f"not recorded, because the kernel hides its operands: {'; '.join(self.opaque)}", stacklevel=5
             )
         if self.other_thread:
-            warnings.warn("calls of this model from other threads were not recorded", stacklevel=4)
+            warnings.warn("calls of this model from other threads were not recorded", stacklevel=5)
         if mode.reordered:
             warnings.warn(
                 "beam search moved hypotheses between the rows of the batch: the rows of a step belong to the "
                 "hypotheses that were there then; record generate(num_beams=1), or the finished sentence in one pass",
-                stacklevel=4,
+                stacklevel=5,
             )
         self._check_rows()
 
     def _site(self, calls: list[Call], stepped: bool, given: Mark) -> Site:
-        from sightline.lens.windows import find_windows
-
         first = calls[0]
         windows, batch = None, given.batch
         if len(calls) == 1 and batch and first.batch > batch and first.batch % batch == 0:
+            from sightline.lens.windows import find_windows
+
             try:
                 windows = find_windows(self.model, first.path, first.batch, first.queries, given.pixels, given.inputs)
             except ValueError as error:
-                warnings.warn(f"{first.path} is kept window by window, not put in place: {error}", stacklevel=5)
+                warnings.warn(f"{first.path} is kept window by window, not put in place: {error}", stacklevel=7)
         elif first.undecided and not batch and first.batch > 1 and not any("grid" in name for name in given.inputs):
             warnings.warn(
                 f"{first.path} may attend in windows, and no image was seen to put them back on; record the model that "
                 "is given the pixels",
-                stacklevel=5,
+                stacklevel=7,
             )
         if windows is None and first.undecided and self.plan.queries is not None:
             choose_rows(calls, self.plan.queries, stepped)

@@ -1,0 +1,18 @@
+"""How recordings of these tests see their calls."""
+
+import os
+
+import pytest
+
+from sightline.lens import dispatch
+
+
+@pytest.fixture(autouse=True)
+def each_test_as_in_its_own_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an earlier test compiled does not send later ones to the mode.
+
+    With SIGHTLINE_MODE_ALWAYS=1 all recordings use it; `test_dispatch.py` compares the two ways.
+    """
+    count, before = dispatch._compilations, dispatch._compilations()
+    monkeypatch.setattr(dispatch, "_compilations", lambda: count() - before)
+    monkeypatch.setattr(dispatch, "MODE_ALWAYS", os.environ.get("SIGHTLINE_MODE_ALWAYS") == "1")
