@@ -70,6 +70,33 @@ def cache_length(kwargs: dict[str, Any]) -> int:
     return int(length()) if length is not None else len(cache)
 
 
+class Caches:
+    """Key-value caches that were met, and whether beam search moved hypotheses between their rows."""
+
+    def __init__(self) -> None:
+        self.reordered = False
+        self._watched: list[Any] = []
+
+    def watch(self, cache: Any) -> None:
+        """Notes from now on when the rows of a cache are put in another order."""
+        original = getattr(cache, "reorder_cache", None)
+        if original is None or any(cache is seen for seen in self._watched):
+            return
+
+        def reorder(*args: Any, **kwargs: Any) -> Any:
+            self.reordered = True
+            return original(*args, **kwargs)
+
+        cache.reorder_cache = reorder
+        self._watched.append(cache)
+
+    def remove(self) -> None:
+        """Leaves the caches as they were."""
+        for cache in self._watched:
+            del cache.reorder_cache
+        self._watched.clear()
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode for a while; afterwards every part is back in its own mode."""

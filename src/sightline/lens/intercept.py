@@ -41,7 +41,7 @@ from sightline.lens.capture import (
 from sightline.lens.compiled import see_compiled, take_compiled
 from sightline.lens.dispatch import meaning_of
 from sightline.lens.frame import OUTSIDE, Frame
-from sightline.lens.given import Mark
+from sightline.lens.given import Caches, Mark
 from sightline.lens.hooks import Hooks
 from sightline.lens.key import unseen
 from sightline.lens.select import Plan, Row, SiteInfo, resolve
@@ -76,16 +76,14 @@ class Interceptor(TorchFunctionMode):
         self.frames: list[Frame] = []
         self.calls: list[Call | Mark] = []  # a mark begins a pass, a step or a part called on its own
         self.mark: Mark | None = None
-        self.caches: list[Any] = []  # key-value caches whose reordering is watched
-        self.reordered = False  # by beam search
+        self.caches = Caches()
         self.cached = 0  # tokens in the key-value cache that this pass was given
         self.skipped: list[str] = []  # paths of calls that `sites` left out
         self.opaque: list[str] = []
         self.unsettled: list[Call] = []  # whose weights are products still
-        self.kept = 0
+        self.kept = self.serial = 0  # bytes, and module calls so far
         self.lowered = False  # compiled code called a backend kernel directly
         self.paused = False
-        self.serial = 0  # module calls so far
         self.thread = threading.get_ident()
         self.traced: list[tuple] = []  # what compiled code saw
         self.traced_row = plan.queries.position if isinstance(plan.queries, Row) else None
@@ -126,24 +124,9 @@ class Interceptor(TorchFunctionMode):
         self.mark = mark
         self.calls.append(mark)
 
-    def watch_cache(self, cache: Any) -> None:
-        """Notes when beam search moves hypotheses between the rows of a key-value cache."""
-        original = getattr(cache, "reorder_cache", None)
-        if original is None or any(cache is seen for seen in self.caches):
-            return
-
-        def reorder(*args: Any, **kwargs: Any) -> Any:
-            self.reordered = True
-            return original(*args, **kwargs)
-
-        cache.reorder_cache = reorder
-        self.caches.append(cache)
-
     def remove(self) -> None:
         """Leaves caches and modules as they were."""
-        for cache in self.caches:
-            del cache.reorder_cache
-        self.caches.clear()
+        self.caches.remove()
         if self.ends is not None:
             self.ends.remove()
 

@@ -110,7 +110,7 @@ def _follow_root(model: nn.Module, mode: Interceptor, hooks: Hooks) -> list[Any]
         mode.frames.clear()
         if mode.up:  # an earlier pass ended in an exception
             settle_down(mode)
-        mode.watch_cache(cache_of(kwargs))
+        mode.caches.watch(cache_of(kwargs))
         mode.begin(Mark("step" if mode.cached else "pass"), args, kwargs)
         if mode.below and mode.mark is not None and mode.mark.pixels is not None:
             hooks.rest()  # nothing is left to be told by the model's first levels

@@ -86,7 +86,7 @@ class Recording(Sequence[Site]):
             )
         if self.other_thread:
             warnings.warn("calls of this model from other threads were not recorded", stacklevel=5)
-        if mode.reordered:
+        if mode.caches.reordered:
             warnings.warn(
                 "beam search moved hypotheses between the rows of the batch: the rows of a step belong to the "
                 "hypotheses that were there then; record generate(num_beams=1), or the finished sentence in one pass",
