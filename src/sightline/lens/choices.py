@@ -51,16 +51,24 @@ class Choice:
     colour: np.ndarray | None = None
 
 
-def save_drawn(path: str | Path, page: Callable[[], str], picture: Callable[[], Image.Image]) -> Path:
-    """Writes .html (the page) or a picture (.png, .jpg, .webp); ValueError for another ending."""
+def save_drawn(
+    path: str | Path,
+    page: Callable[[], str],
+    picture: Callable[[], Image.Image],
+    gif: Callable[[], bytes] | None = None,
+) -> Path:
+    """Writes .html (the page), a picture (.png, .jpg, .webp) or, where there is one, .gif; ValueError for others."""
     path = Path(path)
     kind = path.suffix.lower()
     if kind == ".html":
         path.write_text(page(), encoding="utf-8")
+    elif kind == ".gif" and gif is not None:
+        path.write_bytes(gif())
     elif kind in PICTURES:
         picture().save(path)
     else:
-        raise ValueError(f"{path}: give a name that ends in .html, {', '.join(PICTURES)}")
+        moving = "" if gif is None else ".gif, "
+        raise ValueError(f"{path}: give a name that ends in .html, {moving}{', '.join(PICTURES)}")
     return path
 
 

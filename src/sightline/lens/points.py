@@ -5,6 +5,7 @@ look its size says how much the answer read there, where that is known.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from sightline.lens.animation import encode_gif, slider_page
+from sightline.lens.choices import save_drawn
 from sightline.lens.paint import Array, Photograph, colour_table, photograph
 from sightline.lens.sheet import INK, PAPER, fitted, font_of, sheet
 
@@ -138,17 +140,7 @@ class PointPath:
 
     def save(self, path: str | Path, **words: Any) -> Path:
         """Writes .html (a page), .gif (an animation), or a picture (.png, .jpg, .webp); ValueError for others."""
-        path = Path(path)
-        kind = path.suffix.lower()
-        if kind not in (".html", ".gif", ".png", ".jpg", ".jpeg", ".webp"):
-            raise ValueError(f"{path}: give a name that ends in .html, .gif, .png, .jpg or .webp")
-        if kind == ".html":
-            path.write_text(self.page(**words), encoding="utf-8")
-        elif kind == ".gif":
-            path.write_bytes(self.gif())
-        else:
-            self.picture(**words).save(path)
-        return path
+        return save_drawn(path, partial(self.page, **words), partial(self.picture, **words), self.gif)
 
     def _words(self, number: int) -> str:
         thought = f": {self.thoughts[number]}" if self.thoughts else ""
