@@ -70,7 +70,7 @@ def look(
       sightline look cat.jpg --model google/vit-base-patch16-224
       sightline look holiday/ --method raw --layer 5 --head 3 --out looks
       sightline look cat.jpg --model vit --method gradient --check
-      sightline look street.jpg --size 480 --mass 0.6
+      sightline look street.jpg --size 480 --method threshold --mass 0.5
       sightline look frames/ --video walk.gif
       sightline look 'photos/**/*.jpg' --query 4,7 --json
 

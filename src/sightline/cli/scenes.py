@@ -19,7 +19,7 @@ _TASKS = (
     "captions", "clevr", "telling", "pointing", "changes", "multi-changes", "dialogues", "edits", "queries", "prompts",
 )  # fmt: skip
 _SPLIT = typer.Option(help="train, val, test; -combinations, -kinds or -all behind it changes what is held out.")
-_OBJECTS = typer.Option(metavar="LEAST-MOST", help="How many things in a scene [default: 3-6; pointing: 4-7].")
+_OBJECTS = typer.Option(metavar="LEAST-MOST", help="How many things in a scene (3-6; pointing: 4-7).")
 
 
 def scenes(

@@ -97,6 +97,16 @@ def why_nothing(recording: Any, mode: Interceptor) -> str:
             f"no attention recorded: {name} ran in another thread than `with sightline.record(...)`, and torch shows "
             "calls to their own thread only; open the recording inside the thread that runs the model"
         )
+    if any("torch.func" in what for what in recording.opaque):
+        return (
+            f"no attention recorded: {name} ran below torch.func (vmap, grad), whose tensors cannot be kept; record "
+            "the model without it, with the batch as its first axis"
+        )
+    if any("_native_multi_head" in what or "_encoder_layer_fwd" in what for what in recording.opaque):
+        return (
+            f"no attention recorded: {'; '.join(recording.opaque)} hides its operands, which torch runs as one kernel "
+            "where no hook of the module sees it; switch that off with torch.backends.mha.set_fastpath_enabled(False)"
+        )
     if recording.opaque:
         return (
             f"no attention recorded: {'; '.join(recording.opaque)} hides its operands; load the model with "

@@ -14,7 +14,7 @@ from sightline.lens.compiled import take_compiled
 from sightline.lens.frame import Frame, hint_of
 from sightline.lens.given import Mark, cache_length
 from sightline.lens.hooks import Hook, Hooks
-from sightline.lens.key import FAST, has_fast_path, put_up, settle_down
+from sightline.lens.key import FAST, ask, has_fast_path, put_up, settle_down
 
 _LEAVES = set[type]()  # classes of torch's own that were met without parts: a look here takes a third of `_known`
 _SIZE = (int, tuple, list)
@@ -31,9 +31,9 @@ def attach(model: nn.Module, mode: Any) -> tuple[Hooks, list[nn.TransformerEncod
     bear the name of the module around it.
 
     Below the dispatcher only what may be called in place of the model has hooks, and what has a fast path.  Of
-    numbered parts at the second level the first one will do: a picture is given to that one, and an attention call in a
-    later one is traced to it by the stack.  The second level rests while the model itself runs, if that was given the
-    picture.
+    numbered parts at the second level that are of one class the first one will do: a picture is given to that one, and
+    an attention call in a later one is traced to it by the stack.  The second level rests while the model itself runs,
+    if that was given the picture.
 
     One walk does it all, in the order of `named_modules`: that goes through a generator for each level, which took
     longer than putting the hooks in.  Gives back the encoders too, whose padding needs care.
@@ -41,9 +41,9 @@ def attach(model: nn.Module, mode: Any) -> tuple[Hooks, list[nn.TransformerEncod
     staying, resting, encoders, stack = list[Hook](), list[Hook](), list[nn.TransformerEncoder](), mode.stack
     notes, follows = _watch_pixels(mode), _follow(model, mode)
     seen = set[int]()
-    waiting: list[tuple[str, Any, int, bool]] = [("", model, 0, False)]
+    waiting: list[tuple[str, Any, int, bool, bool]] = [("", model, 0, False, False)]
     while waiting:
-        path, module, level, windowed = waiting.pop()
+        path, module, level, windowed, later = waiting.pop()
         if module is None or id(module) in seen:
             continue
         seen.add(id(module))
@@ -52,7 +52,6 @@ def attach(model: nn.Module, mode: Any) -> tuple[Hooks, list[nn.TransformerEncod
         leaf = torchs_own and not children
         if leaf:
             _LEAVES.add(type(module))
-        later = stack is not None and level == 2 and _is_later(path)
         if leaf and later:
             continue
         if leaf and level in (1, 2):
@@ -68,22 +67,19 @@ def attach(model: nn.Module, mode: Any) -> tuple[Hooks, list[nn.TransformerEncod
                 stack.add(name, windowed, module)
                 if (level <= 2 and not later) or fast or generates:
                     (resting if level == 2 and not fast else staying).append((module, *follows))
-            if type(module) is nn.TransformerEncoder:
+            if isinstance(module, nn.TransformerEncoder):
                 encoders.append(module)
         else:
             windowed = False
         if children:
             prefix = f"{path}." if path else ""
+            numbered = stack is not None and level == 1 and "0" in children
+            first = type(children["0"]) if numbered else None
             for child, part in reversed(children.items()):
                 if level < 2 or type(part) not in _LEAVES or part._modules:
-                    waiting.append((prefix + child, part, level + 1, windowed))
+                    later = numbered and child != "0" and child.isdigit() and type(part) is first
+                    waiting.append((prefix + child, part, level + 1, windowed, later))
     return Hooks(staying, resting), encoders
-
-
-def _is_later(path: str) -> bool:
-    """Whether this is the second or a later one of numbered parts."""
-    _, _, name = path.rpartition(".")
-    return name.isdigit() and name != "0"
 
 
 @lru_cache(maxsize=1024)
@@ -123,12 +119,14 @@ def _follow(model: nn.Module, mode: Any) -> tuple[Any, Any]:
     """Hooks, below the dispatcher, of each module that may be called in place of the model or has a fast path."""
 
     def enter(module: nn.Module, args: tuple, kwargs: dict[str, Any] | None = None) -> None:
-        if kwargs is None or is_compiling() or mode.paused:
+        if kwargs is None or is_compiling() or mode.paused or torch._C._current_graph_task_id() != -1:
             return
         if threading.get_ident() != mode.thread:
             mode.other_thread = True
             return
         if not mode.frames and module is not model:
+            if not mode.up:
+                ask(True)  # a block of `inference_mode` that ended has taken the key away
             mode.stack.begin(mode, sys._getframe(1))
         mode.frames.append(Frame("", "", -1, False, True, module))
         if mode.mark is not None and mode.mark.pixels is None:
@@ -137,7 +135,9 @@ def _follow(model: nn.Module, mode: Any) -> tuple[Any, Any]:
             put_up(mode)
 
     def leave(_module: nn.Module, args: tuple, output: Any) -> None:
-        if not is_compiling() and not mode.paused and mode.frames and threading.get_ident() == mode.thread:
+        if is_compiling() or mode.paused or torch._C._current_graph_task_id() != -1:
+            return
+        if mode.frames and threading.get_ident() == mode.thread:
             mode.frames.pop()
             if mode.up:
                 settle_down(mode)

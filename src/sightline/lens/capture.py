@@ -325,11 +325,25 @@ def _added(mask: Tensor | None) -> Tensor | None:
 
 
 def whereabouts(query: Tensor, key: Tensor) -> tuple[int, ...]:
-    """Of query and of key: address, number in the storage where it begins, length of the sequence in it, item size."""
-    return (  # type: ignore[return-value]  # plain numbers where no graph is traced
-        query.data_ptr(), query.storage_offset(), query.shape[-2] * query.stride(-2), query.element_size(),
-        key.data_ptr(), key.storage_offset(), key.shape[-2] * key.stride(-2), key.element_size(),
-    )  # fmt: skip
+    """Of query and of key: address, number in the storage where it begins, length of the sequence in it, item size.
+
+    () where they have no storage of their own, as under `torch.func.vmap`.
+    """
+    try:
+        return (  # type: ignore[return-value]  # plain numbers where no graph is traced
+            query.data_ptr(), query.storage_offset(), query.shape[-2] * query.stride(-2), query.element_size(),
+            key.data_ptr(), key.storage_offset(), key.shape[-2] * key.stride(-2), key.element_size(),
+        )  # fmt: skip
+    except RuntimeError:
+        return ()
+
+
+def same_tensor(one: Any, other: Tensor) -> bool:
+    """Whether two are one tensor: a subclass of Tensor wraps what an operator gave in an object of its own."""
+    if one is other or not isinstance(one, Tensor) or type(one) is type(other):
+        return one is other
+    alike = one.shape == other.shape and one.stride() == other.stride()
+    return alike and bool(torch._C._is_alias_of(one, other))  # type: ignore[attr-defined]
 
 
 def follows(place: tuple[int, ...], before: tuple[int, ...]) -> bool:

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch._higher_order_ops.flex_attention import flex_attention as _flex_operator
 
 from sightline.lens.capture import (
     Call,
@@ -22,6 +21,11 @@ from sightline.lens.capture import (
     softmax_rows,
 )
 from sightline.lens.frame import OUTSIDE, Frame
+
+try:
+    from torch._higher_order_ops.flex_attention import flex_attention as _flex_operator
+except ImportError:  # a torch that has it elsewhere, or not at all
+    _flex_operator = None  # type: ignore[assignment]
 
 
 def see_compiled(mode: Any, func: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:

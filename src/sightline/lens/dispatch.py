@@ -21,11 +21,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._ops import OpOverloadPacket
 from torch.compiler import is_compiling
 from torch.library import Library, fallthrough_kernel
 from torch.utils._device import DeviceContext
 
 from sightline.lens.attach import follow_ends
+from sightline.lens.frame import OUTSIDE
 from sightline.lens.key import KEY, KEY_NAME, ask, put_up, take_down
 from sightline.lens.stack import CALL, READABLE
 
@@ -43,7 +45,7 @@ MODE_ALWAYS = False  # for tests and benchmarks: every recording by the mode alo
 
 _SOFTMAX = {"softmax", "_softmax", "_safe_softmax"}
 # kernels whose operands we cannot read: named so that a recording without them is never silently short
-_OPAQUE = ("flash_attn", "flash_attention_", "memory_efficient_attention", "sageattn", "xformers")
+_OPAQUE = ("flash_attn", "flash_attention_", "efficient_attention", "cudnn_attention", "sageattn", "xformers_flash")
 _FAST = {"_native_multi_head_attention", "_transformer_encoder_layer_fwd", "_triton_multi_head_attention"}
 _HEADS = F.multi_head_attention_forward.__code__
 _OF_SOFTMAX, _OF_F = F.softmax.__code__, F.__dict__
@@ -128,7 +130,8 @@ def _foreign() -> list[str]:
         reached = vars(names)
         sign = len(reached), next(reversed(reached))  # the newest comes last
         if _harmless.get(space) != sign:
-            meant = {f"{space}::{name}" for name in reached if meaning_of(name) != "other"} - _laid
+            operators = {f"{space}::{name}" for name, one in reached.items() if isinstance(one, OpOverloadPacket)}
+            meant = {name for name in operators if meaning_of(name) != "other"} - _laid
             _harmless.update({} if meant else {space: sign})
             found += sorted(meant)
     return found
@@ -214,13 +217,11 @@ def _see(
         result = run(*args, **kwargs)
         if caller.f_globals.get("__name__", "").startswith("torch.nested"):
             mode._hidden("nested (jagged) tensors", frame)
-        elif meaning == "lowered":
-            mode.lowered = True
-        elif meaning == "opaque":
+        elif meaning in ("lowered", "opaque"):
             mode._hidden(operator.__name__.partition(".")[0], frame)
         elif heads is not None:
             mode._keep_weights(frame, result, result.detach().unflatten(0, (-1, heads["num_heads"])))
-        else:
+        elif frame is not OUTSIDE:
             mode._softmax(frame, result, args, kwargs)
             if mode.softmaxes:
                 put_up(mode)

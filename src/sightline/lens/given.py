@@ -1,9 +1,10 @@
 """What a model was given: pixels and token ids of each pass, for placing its tokens; never a key-value cache."""
 
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -71,30 +72,47 @@ def cache_length(kwargs: dict[str, Any]) -> int:
 
 
 class Caches:
-    """Key-value caches that were met, and whether beam search moved hypotheses between their rows."""
+    """Whether beam search moved hypotheses between the rows of the key-value caches that were met.
+
+    Their class tells it while the recording lasts: something put on a cache would keep it alive, and go along with its
+    copies, which `generate` is given to continue a prompt in several ways.
+    """
+
+    _listening: ClassVar[dict[type, list["Caches"]]] = {}  # recordings that a class tells, in all threads
+    _own: ClassVar[dict[type, Any]] = {}  # the method of each such class
 
     def __init__(self) -> None:
         self.reordered = False
-        self._watched: list[Any] = []
+        self._thread = threading.get_ident()
+        self._kinds: list[type] = []
 
     def watch(self, cache: Any) -> None:
-        """Notes from now on when the rows of a cache are put in another order."""
-        original = getattr(cache, "reorder_cache", None)
-        if original is None or any(cache is seen for seen in self._watched):
+        """Notes from now on when the rows of such a cache are put in another order, in this thread."""
+        kind = next((kind for kind in type(cache).__mro__ if "reorder_cache" in vars(kind)), None)
+        if kind is None or kind in self._kinds:
             return
+        self._kinds.append(kind)
+        listening = self._listening.setdefault(kind, [])
+        listening.append(self)
+        if kind in self._own:
+            return
+        original = self._own[kind] = vars(kind)["reorder_cache"]
 
-        def reorder(*args: Any, **kwargs: Any) -> Any:
-            self.reordered = True
-            return original(*args, **kwargs)
+        def reorder_cache(own: Any, *args: Any, **kwargs: Any) -> Any:
+            for caches in listening:
+                caches.reordered = caches.reordered or threading.get_ident() == caches._thread
+            return original(own, *args, **kwargs)
 
-        cache.reorder_cache = reorder
-        self._watched.append(cache)
+        kind.reorder_cache = reorder_cache  # type: ignore[attr-defined]
 
     def remove(self) -> None:
-        """Leaves the caches as they were."""
-        for cache in self._watched:
-            del cache.reorder_cache
-        self._watched.clear()
+        """Leaves the classes as they were, when the last recording that they tell has ended."""
+        for kind in self._kinds:
+            self._listening[kind].remove(self)
+            if not self._listening[kind]:
+                kind.reorder_cache = self._own.pop(kind)  # type: ignore[attr-defined]
+                del self._listening[kind]
+        self._kinds.clear()
 
 
 @contextmanager

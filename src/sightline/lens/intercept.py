@@ -33,6 +33,7 @@ from sightline.lens.capture import (
     products,
     rows_of,
     same_lead,
+    same_tensor,
     settle,
     unpack_group,
     whereabouts,
@@ -43,7 +44,7 @@ from sightline.lens.dispatch import meaning_of
 from sightline.lens.frame import OUTSIDE, Frame
 from sightline.lens.given import Caches, Mark
 from sightline.lens.hooks import Hooks
-from sightline.lens.key import unseen
+from sightline.lens.key import ask, unseen
 from sightline.lens.select import Plan, Row, SiteInfo, resolve
 from sightline.lens.stack import Stack
 
@@ -82,8 +83,7 @@ class Interceptor(TorchFunctionMode):
         self.opaque: list[str] = []
         self.unsettled: list[Call] = []  # whose weights are products still
         self.kept = self.serial = 0  # bytes, and module calls so far
-        self.lowered = False  # compiled code called a backend kernel directly
-        self.paused = False
+        self.lowered = self.paused = False  # did compiled code call a backend kernel directly?
         self.thread = threading.get_ident()
         self.traced: list[tuple] = []  # what compiled code saw
         self.traced_row = plan.queries.position if isinstance(plan.queries, Row) else None
@@ -97,6 +97,8 @@ class Interceptor(TorchFunctionMode):
     ) -> Any:
         if is_compiling():
             return see_compiled(self, func, args, kwargs or {})
+        if self.up:
+            ask(False)  # a block of `inference_mode` that ended has put the key back
         meaning = _MEANING.get(func)
         if self.paused or (meaning == "other" and not self.softmaxes):  # nearly every call of a model
             return func(*args, **kwargs) if kwargs else func(*args)
@@ -125,7 +127,8 @@ class Interceptor(TorchFunctionMode):
         self.calls.append(mark)
 
     def remove(self) -> None:
-        """Leaves caches and modules as they were."""
+        """Leaves caches and modules as they were; copies of the model made meanwhile have dead hooks."""
+        self.paused = True
         self.caches.remove()
         if self.ends is not None:
             self.ends.remove()
@@ -184,7 +187,9 @@ class Interceptor(TorchFunctionMode):
         """Adds one call that has a query and a key: keeps the smaller of its rows and its operands."""
         if self.traced:
             take_compiled(self)
-        place = whereabouts(query, key)
+        if not (place := whereabouts(query, key)):
+            self._hidden("torch.func (vmap, grad)", frame)
+            return
         if not query.dim() == key.dim() == value.dim() == 4:
             query, key, value = same_lead(query, key, value)
             q, k = as_four(query), as_four(key)
@@ -267,8 +272,7 @@ class Interceptor(TorchFunctionMode):
         last = self.calls[-1] if self.calls else None
         if not isinstance(last, Call) or not last.place or not 0 <= frame.serial == last.frame:
             return 0
-        joined = follows(place, last.place)
-        joined = joined and frame.items[1:] != (last.queries,)
+        joined = follows(place, last.place) and frame.items[1:] != (last.queries,)
         return last.past + last.queries if joined else 0
 
     def _copy(self, mask: Tensor) -> Tensor:
@@ -298,13 +302,9 @@ class Interceptor(TorchFunctionMode):
             self._keep_weights(frame, weights, weights.detach().unflatten(0, (-1, heads)))
             return weights
 
-        # without the third, another mode on the stack (torch.device) would be handed the original function
-        names = {
-            **original.__globals__,
-            "scaled_dot_product_attention": fused,
-            "softmax": softmax,
-            "has_torch_function": lambda _: False,
-        }
+        names = {**original.__globals__, "scaled_dot_product_attention": fused, "softmax": softmax}
+        # another mode on the stack (torch.device) would be handed the original function
+        names["has_torch_function"] = lambda _: False
         twin = FunctionType(original.__code__, names, "twin", original.__defaults__, original.__closure__)
         twin.__kwdefaults__ = original.__kwdefaults__
         try:
@@ -348,15 +348,15 @@ class Interceptor(TorchFunctionMode):
             if name in _PRODUCT:
                 operands = [a for a in args if isinstance(a, Tensor)]
                 # values come in batches as their weights do; a softmax times a plain matrix is a soft choice among rows
-                if any(o is now for o in operands) and all(o.dim() >= min(now.dim(), 3) for o in operands):
+                if any(same_tensor(o, now) for o in operands) and all(o.dim() >= min(now.dim(), 3) for o in operands):
                     frame = self._frame()
                     self._keep_weights(frame, weights, by_head(weights.detach(), now, frame.heads))
                     del self.softmaxes[number]
                     return
-            elif name == "__getitem__" and args[0] is now and result.shape[:-1] == now.shape[:-1]:
+            elif name == "__getitem__" and same_tensor(args[0], now) and result.shape[:-1] == now.shape[:-1]:
                 self.softmaxes[number] = (result, result, path)  # the weight of a learned sink is dropped
                 return
-            elif name in _CARRY and args[0] is now and isinstance(result, Tensor) and result.numel() == now.numel():
+            elif name in _CARRY and same_tensor(args[0], now) and result.numel() == now.numel():
                 self.softmaxes[number] = (result, weights, path)
                 return
 

@@ -1,5 +1,6 @@
 """`record` and `survey`: run a model and see its attention."""
 
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from sightline.lens.dispatch import shows_all, watching
 from sightline.lens.given import Mark, cache_length, cache_of, evaluating
 from sightline.lens.hooks import Hooks
 from sightline.lens.intercept import Interceptor
-from sightline.lens.key import settle_down, unseen
+from sightline.lens.key import ask, settle_down, unseen
 from sightline.lens.recording import Recording
 from sightline.lens.select import Choice, Plan
 from sightline.lens.survey import Survey
@@ -69,7 +70,10 @@ def _watch(model: nn.Module, plan: Plan, recording: Recording) -> Iterator[Recor
         handles += [hooks, *_follow_root(model, mode, hooks), *_keep_fast_path(encoders, mode)]
         with observe.listen(mode.observed), watching(mode):
             yield recording
-    except torch._dynamo.exc.Unsupported as error:
+    except Exception as error:
+        refusals = sys.modules.get("torch._dynamo.exc")  # its import takes seconds: nobody compiled where it is missing
+        if refusals is None or not isinstance(error, refusals.Unsupported):
+            raise
         raise RuntimeError(
             "torch.compile could not trace this model while it is recorded (torch's own message is above); record "
             "the plain model instead (model._orig_mod, or before compiling), or compile without fullgraph=True"
@@ -108,8 +112,11 @@ def _follow_root(model: nn.Module, mode: Interceptor, hooks: Hooks) -> list[Any]
         take_compiled(mode)
         mode.cached = cache_length(kwargs)
         mode.frames.clear()
+        mode.softmaxes.clear()
         if mode.up:  # an earlier pass ended in an exception
             settle_down(mode)
+        if mode.below and not mode.up:
+            ask(True)  # a block of `inference_mode` that ended has taken the key away
         mode.caches.watch(cache_of(kwargs))
         mode.begin(Mark("step" if mode.cached else "pass"), args, kwargs)
         if mode.below and mode.mark is not None and mode.mark.pixels is not None:
@@ -118,6 +125,10 @@ def _follow_root(model: nn.Module, mode: Interceptor, hooks: Hooks) -> list[Any]
     def leave(_module: nn.Module, args: tuple, output: Any) -> None:
         if mode.below and not mode.paused and threading.get_ident() == mode.thread:
             hooks.resume()
+            if torch._C._current_graph_task_id() == -1:
+                mode.frames.clear()  # of a pass that failed on its way
+                if mode.up:
+                    settle_down(mode)
 
     root = Hooks([(model, enter, leave)])
     root.surround()
@@ -147,8 +158,9 @@ class _BeforeCompiled:
 def _keep_fast_path(encoders: list[nn.TransformerEncoder], mode: Interceptor) -> list[Any]:
     """Keeps `nn.TransformerEncoder`'s answer at padded positions.
 
-    With a padding mask, outside training, torch packs the batch and answers zeros where padding was.  Watching turns
-    that path off, and the plain path answers something else there; so the packed answer is computed once more.
+    With a padding mask, outside training, torch packs the batch and answers zeros where padding was, or what the last
+    norm makes of them.  Watching turns that path off, and the plain path answers something else there.  Whether torch
+    would have packed is its own decision: so the encoder is run once more, without anybody's hooks.
     """
 
     def leave(module: Any, args: tuple, kwargs: dict[str, Any], output: Tensor | None = None) -> Tensor | None:
@@ -157,16 +169,23 @@ def _keep_fast_path(encoders: list[nn.TransformerEncoder], mode: Interceptor) ->
         padding = kwargs.get("src_key_padding_mask", args[2] if len(args) > 2 else None)
         if mode.paused or padding is None or module.training or torch.is_grad_enabled() or not module.use_nested_tensor:
             return None
-        stashed = [(m, m._forward_hooks, m._forward_pre_hooks) for m in module.modules()]
+        stashed = [(m, dict(m._forward_hooks), dict(m._forward_pre_hooks)) for m in module.modules()]
         for m, _, _ in stashed:
-            m._forward_hooks, m._forward_pre_hooks = type(m._forward_hooks)(), type(m._forward_pre_hooks)()
+            m._forward_hooks.clear()
+            m._forward_pre_hooks.clear()
         mode.paused = True
         try:
             with unseen():
-                return module(*args, **kwargs)
+                again = module(*args, **kwargs)
+                zero = output.new_zeros(output.shape[-1])
+                zero = zero if module.norm is None else module.norm(zero)
         finally:
             mode.paused = False
             for m, after, before in stashed:
-                m._forward_hooks, m._forward_pre_hooks = after, before
+                m._forward_hooks.update(after)
+                m._forward_pre_hooks.update(before)
+        there = (padding if padding.dtype == torch.bool else padding.isneginf())[..., None]
+        packed = again.shape == output.shape and torch.equal(again, torch.where(there, zero, again))
+        return torch.where(there, zero, output) if packed else None
 
-    return [m.register_forward_hook(leave, with_kwargs=True) for m in encoders]
+    return [m.register_forward_hook(leave, with_kwargs=True, prepend=True) for m in encoders]
