@@ -194,7 +194,7 @@ def test_ctrl_c_says_how_to_go_on(patterns: Path, tmp_path: Path, monkeypatch: p
         raise KeyboardInterrupt
 
     monkeypatch.setattr(watch.Record, "on_validation_end", stop)
-    with pytest.raises(TrainingError, match="stopped; resume="):
+    with pytest.raises(TrainingError, match="stopped; go on with `sightline train --resume"):
         train("vit", f"folder:{patterns}", out=tmp_path / "run", tiny=True, **SHORT)
 
 

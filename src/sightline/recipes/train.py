@@ -59,7 +59,7 @@ def train(
         with quiet():
             _run(plan, folder, resumed=resume is not None)
     except SystemExit as stopped:  # Lightning turns Ctrl-C into this
-        raise TrainingError(f"stopped; `sightline train --resume {folder}` goes on from the last checkpoint") from stopped
+        raise TrainingError(f"stopped; go on with `sightline train --resume {folder}`") from stopped
     except (OSError, RuntimeError, SafetensorError) as error:
         if not is_full(error):
             raise
