@@ -129,10 +129,10 @@ def test_timm_rule_is_antialiased_bicubic(sizes: tuple[int, int, int, int]) -> N
 def test_jax_rule_is_scipys_zoom(sizes: tuple[int, int, int, int]) -> None:
     ndimage = pytest.importorskip("scipy.ndimage")
     height, width, rows, columns = sizes
-    grid = torch.randn(height, width, 3)
+    grid = torch.rand(height, width, 3)  # of numbers above 2 the rounding of float32 alone reaches the bound
     expected = ndimage.zoom(grid.double().numpy(), (rows / height, columns / width, 1), order=1)
     assert expected.shape[:2] == (rows, columns)
-    np.testing.assert_allclose(resize_jax(grid, rows, columns).numpy(), expected, atol=2e-6, rtol=2e-6)
+    np.testing.assert_allclose(resize_jax(grid, rows, columns).numpy(), expected, atol=2e-6, rtol=0)
 
 
 @pytest.mark.parametrize("rule", list(RESIZE))

@@ -1,10 +1,10 @@
-"""How recordings of these tests see their calls."""
+"""How recordings of these tests see their calls, and what views write."""
 
 import os
 
 import pytest
 
-from sightline.lens import dispatch
+from sightline.lens import dispatch, sheet
 
 
 @pytest.fixture(autouse=True)
@@ -16,3 +16,17 @@ def each_test_as_in_its_own_process(monkeypatch: pytest.MonkeyPatch) -> None:
     count, before = dispatch._compilations, dispatch._compilations()
     monkeypatch.setattr(dispatch, "_compilations", lambda: count() - before)
     monkeypatch.setattr(dispatch, "MODE_ALWAYS", os.environ.get("SIGHTLINE_MODE_ALWAYS") == "1")
+
+
+@pytest.fixture
+def drawn_words(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """All texts that were written into pictures, in order."""
+    drawn: list[str] = []
+    original = sheet.ImageDraw.ImageDraw.text
+
+    def text(self: object, place: object, words: str, **rest: object) -> None:
+        drawn.append(words)
+        original(self, place, words, **rest)
+
+    monkeypatch.setattr(sheet.ImageDraw.ImageDraw, "text", text)
+    return drawn

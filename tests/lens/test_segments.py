@@ -63,24 +63,14 @@ def test_the_page_is_self_contained_and_each_class_is_a_choice() -> None:
     assert "token" not in segments(maps={}).page()
 
 
-def test_names_are_drawn_with_spaces(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sightline.lens import sheet
-
-    drawn: list[str] = []
-    original = sheet.ImageDraw.ImageDraw.text
-
-    def text(self: object, place: object, words: str, **rest: object) -> None:
-        drawn.append(words)
-        original(self, place, words, **rest)
-
-    monkeypatch.setattr(sheet.ImageDraw.ImageDraw, "text", text)
+def test_names_are_drawn_with_spaces(drawn_words: list[str]) -> None:
     made = Segments(
         Image.new("RGB", (400, 300)), np.zeros((300, 400), np.uint8), ("traffic_light",), PALETTE[:1],
         {"traffic_light": np.ones((3, 4))},
     )  # fmt: skip
     made.picture()
-    assert drawn.count("traffic light") == 2  # the map's and the legend's
-    assert "traffic_light" not in made.page() + " ".join(drawn)
+    assert drawn_words.count("traffic light") == 2  # the map's and the legend's
+    assert "traffic_light" not in made.page() + " ".join(drawn_words)
     assert list(made.areas) == ["traffic_light"]
 
 

@@ -239,15 +239,7 @@ def test_overlay_keeps_the_photograph_s_own_pixels(height: int, width: int) -> N
     assert height < card.height < height + 220
 
 
-def test_titles_and_small_print_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: list[str] = []
-    original = sheet.ImageDraw.ImageDraw.text
-
-    def text(self: object, place: object, words: str, **rest: object) -> None:
-        drawn.append(words)
-        original(self, place, words, **rest)
-
-    monkeypatch.setattr(sheet.ImageDraw.ImageDraw, "text", text)
+def test_titles_and_small_print_are_drawn(drawn_words: list[str]) -> None:
     image, maps = data.astronaut(), np.stack([blob(), blob(row=0.2)])
     views = {
         "overlay": lambda: view.overlay(image, maps[0], title="The title"),
@@ -261,9 +253,9 @@ def test_titles_and_small_print_are_drawn(monkeypatch: pytest.MonkeyPatch) -> No
     }
     said = {}
     for name, make in views.items():
-        drawn.clear()
+        drawn_words.clear()
         make()
-        said[name] = " ".join(drawn)
+        said[name] = " ".join(drawn_words)
         assert "The title" in said[name]
         assert sheet.SMALL_PRINT in said[name]
     uniform = maps[0].max() / maps[0].mean()
@@ -315,26 +307,13 @@ def test_montage_lays_each_map_in_its_row_and_column() -> None:
     assert grid.width / 2 < middle[1] < grid.width * 3 / 4
 
 
-def drawn_words(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    drawn: list[str] = []
-    original = sheet.ImageDraw.ImageDraw.text
-
-    def text(self: object, place: object, words: str, **rest: object) -> None:
-        drawn.append(words)
-        original(self, place, words, **rest)
-
-    monkeypatch.setattr(sheet.ImageDraw.ImageDraw, "text", text)
-    return drawn
-
-
-def test_matrices_carry_their_words_and_lie_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn = drawn_words(monkeypatch)
+def test_matrices_carry_their_words_and_lie_in_order(drawn_words: list[str]) -> None:
     weights = np.full((3, 2, 4, 5), 0.1)
     weights[1, 1, 3, 0] = 9  # the last word of the rows read the first of the columns, in the last head of layer 1
     card = view.matrices(weights, ["alpha", "beta", "gamma", "delta"], ["one", "two", "three", "four", "five"])
-    assert drawn.count("delta") == 3  # once a layer
-    assert drawn.count("three") == 6  # above each matrix
-    assert {"layer 2", "head 1"} <= set(drawn)
+    assert drawn_words.count("delta") == 3  # once a layer
+    assert drawn_words.count("three") == 6  # above each matrix
+    assert {"layer 2", "head 1"} <= set(drawn_words)
     yellow = np.argwhere((np.asarray(card).astype(int) - [253, 231, 36]).__abs__().max(axis=2) < 4)
     low, high = yellow.min(axis=0), yellow.max(axis=0)
     assert (high - low + 1 == 26).all()  # one whole cell
@@ -344,13 +323,12 @@ def test_matrices_carry_their_words_and_lie_in_order(monkeypatch: pytest.MonkeyP
     assert low[1] > card.width / 2
 
 
-def test_matrices_of_too_many_words_go_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn = drawn_words(monkeypatch)
+def test_matrices_of_too_many_words_go_without(drawn_words: list[str]) -> None:
     words = [f"w{number}" for number in range(60)]
     card = view.matrices(np.random.default_rng(0).dirichlet(np.ones(60), (1, 4, 60)), words, words)
     assert card.width < 1300
-    assert not set(words) & set(drawn)
-    assert "head 3" in drawn
+    assert not set(words) & set(drawn_words)
+    assert "head 3" in drawn_words
     with pytest.raises(ValueError, match="matrices of 2 x 60 words need weights"):
         view.matrices(np.ones((1, 1, 60, 60)), words[:2], words)
 

@@ -39,7 +39,7 @@ class WorldPictures:
             raise ValueError(f"world:{count}: expected the number of scenes, 10 or more, such as world:10000")
         number = int(count) if split == "train" else max(10, int(count) // HELD_SHARE)
         self.scenes = Scenes(split=split, size=SIDE, count=number, objects=THINGS)
-        self.labels = np.array([self._largest(index) for index in range(number)], dtype=np.int64)
+        self.labels = np.array([_largest(split, index) for index in range(number)], dtype=np.int64)
 
     def __len__(self) -> int:
         return self.scenes.count
@@ -49,11 +49,14 @@ class WorldPictures:
             raise IndexError(f"scene {index}: there are scenes 0 to {len(self) - 1}")
         return _drawn(self.scenes.split.name, index // BLOCK)[index % BLOCK]
 
-    def _largest(self, index: int) -> int:
-        scene = self.scenes.scene(index)
-        seen = [thing.radius / distance for thing, distance in zip(scene.things, scene.distances, strict=True)]
-        largest = scene.things[seen.index(max(seen))]
-        return CLASSES.index(f"{largest.color} {largest.shape}")
+
+@cache
+def _largest(split: str, index: int) -> int:
+    """The class of the thing that looks largest in a scene; who measures opens the training scenes once more."""
+    scene = Scenes(split=split, count=index + 1, objects=THINGS).scene(index)
+    seen = [thing.radius / distance for thing, distance in zip(scene.things, scene.distances, strict=True)]
+    largest = scene.things[seen.index(max(seen))]
+    return CLASSES.index(f"{largest.color} {largest.shape}")
 
 
 @cache

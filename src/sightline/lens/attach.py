@@ -14,7 +14,7 @@ from sightline.lens.compiled import take_compiled
 from sightline.lens.frame import Frame, hint_of
 from sightline.lens.given import Mark, cache_length
 from sightline.lens.hooks import Hook, Hooks
-from sightline.lens.key import FAST, ask, has_fast_path, put_up, settle_down
+from sightline.lens.key import FAST, ask_again, has_fast_path, put_up, settle_down
 
 _LEAVES = set[type]()  # classes of torch's own that were met without parts: a look here takes a third of `_known`
 _SIZE = (int, tuple, list)
@@ -125,8 +125,7 @@ def _follow(model: nn.Module, mode: Any) -> tuple[Any, Any]:
             mode.other_thread = True
             return
         if not mode.frames and module is not model:
-            if not mode.up:
-                ask(True)  # a block of `inference_mode` that ended has taken the key away
+            ask_again(mode)
             mode.stack.begin(mode, sys._getframe(1))
         mode.frames.append(Frame("", "", -1, False, True, module))
         if mode.mark is not None and mode.mark.pixels is None:

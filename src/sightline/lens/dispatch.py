@@ -21,7 +21,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._ops import OpOverloadPacket
 from torch.compiler import is_compiling
 from torch.library import Library, fallthrough_kernel
 from torch.utils._device import DeviceContext
@@ -35,7 +34,7 @@ try:
     from torch._guards import CompileContext
     from torch._higher_order_ops.flex_attention import flex_attention as _flex_operator
     from torch._ops import _HIGHER_ORDER_OP_DEFAULT_FALLTHROUGH_DISPATCH_KEYS as _PASSED_BY_NEW_OPERATORS
-    from torch._ops import _higher_order_ops, _OpNamespace
+    from torch._ops import OpOverloadPacket, _higher_order_ops, _OpNamespace
 
     KNOWN_TORCH = KEY is not None
 except ImportError:  # names of torch's own, there from 2.9 to 2.13: without them each recording goes by the mode

@@ -28,6 +28,12 @@ def ask(wanted: bool) -> None:
     torch._C._dispatch_tls_set_dispatch_key_included(KEY, wanted)
 
 
+def ask_again(mode: Any) -> None:
+    """Asks once more where the dispatcher serves: a block of `inference_mode` that ended has taken the key away."""
+    if mode.below and not mode.up:
+        ask(True)
+
+
 @contextmanager
 def unseen() -> Iterator[None]:
     """For the lens's own arithmetic, which is nobody's attention: no recording of this thread sees it."""

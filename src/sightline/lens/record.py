@@ -16,7 +16,7 @@ from sightline.lens.dispatch import shows_all, watching
 from sightline.lens.given import Mark, cache_length, cache_of, evaluating
 from sightline.lens.hooks import Hooks
 from sightline.lens.intercept import Interceptor
-from sightline.lens.key import ask, settle_down, unseen
+from sightline.lens.key import ask_again, settle_down, unseen
 from sightline.lens.recording import Recording
 from sightline.lens.select import Choice, Plan
 from sightline.lens.survey import Survey
@@ -115,8 +115,7 @@ def _follow_root(model: nn.Module, mode: Interceptor, hooks: Hooks) -> list[Any]
         mode.softmaxes.clear()
         if mode.up:  # an earlier pass ended in an exception
             settle_down(mode)
-        if mode.below and not mode.up:
-            ask(True)  # a block of `inference_mode` that ended has taken the key away
+        ask_again(mode)
         mode.caches.watch(cache_of(kwargs))
         mode.begin(Mark("step" if mode.cached else "pass"), args, kwargs)
         if mode.below and mode.mark is not None and mode.mark.pixels is not None:

@@ -8,7 +8,6 @@ kept      the moving average of the weights
 control   recipes/vit_control.py
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +21,7 @@ from sightline.data.labelled import Union
 from sightline.recipes import augment, pictures
 from sightline.recipes.averaged import averaged
 from sightline.recipes.pictures import HELD, sizes_for
+from sightline.recipes.schedules import climb_and_fall
 from sightline.systems.vit import VisionTransformer
 
 FRAME = pictures  # classifiers read and measure alike
@@ -117,9 +117,7 @@ class Recipe(lightning.LightningModule):
         warm = max(1, settings.steps // 20)
 
         def share(step: int) -> float:
-            if step < warm:
-                return (step + 1) / warm
-            return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, settings.steps - warm)))
+            return climb_and_fall(step, settings.steps, warm=warm)
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
