@@ -7,9 +7,10 @@
     python benchmarks/lens.py --device cuda --dtype float32 --tokens 197 901 --budget 1
 
 All variants of one size are run in turn within each round, so that the machine's mood falls on all of them alike; the
-table shows the median over rounds of the ratio within a round.  "All rows" keeps what the matrices are made of; "made"
-then makes each layer's matrix once, as eager does while it runs; "read" sums it up too, which eager does not.  "By
-mode" is the class row where the dispatcher is not enough and a mode of torch sees every call (`lens/dispatch.py`);
+table shows the median over rounds of the ratio within a round.  "Class row" keeps products of the row with the keys,
+which "row read" makes weights of, as whoever reads them first does.  "All rows" keeps what the matrices are made of;
+"made" then makes each layer's matrix once, as eager does while it runs; "read" sums it up too, which eager does not.
+"By mode" is the class row where the dispatcher is not enough and a mode of torch sees every call (`lens/dispatch.py`);
 "empty mode" is the plain pass below a mode that only hands every call on, the least that seeing so can cost.
 Models are `transformers` ViTs with random weights: time does not depend on the values.  On a GPU the clock is read when
 the device has finished, and the table also tells the most memory that a pass needs beyond the model and its input.
@@ -87,6 +88,9 @@ def variants(net: ViTModel, pixels: torch.Tensor, eager: bool) -> dict[str, Call
             net(pixels)
         return seen
 
+    def row_read() -> object:
+        return [site.weights for site in row()]
+
     def by_mode() -> object:
         dispatch.MODE_ALWAYS = True
         try:
@@ -121,6 +125,7 @@ def variants(net: ViTModel, pixels: torch.Tensor, eager: bool) -> dict[str, Call
     chosen = {
         "plain": plain,
         "class row": row,
+        "row read": row_read,
         "plain again": plain,
         "by mode": by_mode,
         "empty mode": passed_on,
@@ -185,7 +190,8 @@ def measure(model: str, tokens: int, batch: int, given: argparse.Namespace) -> R
 
 
 COLUMNS = (
-    "model | tokens | batch | layers | rounds | plain forward, s | plain again | class row | all rows | made | read | "
+    "model | tokens | batch | layers | rounds | plain forward, s | plain again | class row | row read | all rows | "
+    "made | read | "
     "eager + maps | eager / class row | all rows / eager | made / eager | class rows kept | eager maps | share | "
     "by mode | empty mode"
 )
@@ -201,13 +207,15 @@ def line(row: Row) -> str:
     def cell(name: str, beside: str = "") -> str:
         if name not in row.ratios or (beside and beside not in row.ratios):
             return "not run"
-        return f"{row.ratios[name] / row.ratios.get(beside, 1.0):.{3 if name in ('class row', 'by mode') else 2}f}"
+        digits = 3 if name in ("class row", "row read", "by mode") else 2
+        return f"{row.ratios[name] / row.ratios.get(beside, 1.0):.{digits}f}"
 
     against = [cell("eager"), cell("eager", "class row"), cell("all rows", "eager"), cell("made", "eager")]
     peaks = "".join(f" {row.peaks[name] / 1e6:.1f} |" if name in row.peaks else " not run |" for name in PEAKS)
     return (
         f"| {row.model} | {row.tokens} | {row.batch} | {row.depth} | {row.rounds} | {row.plain:.4f} | "
-        f"{cell('plain again')} | {cell('class row')} | {cell('all rows')} | {cell('made')} | {cell('read')} | "
+        f"{cell('plain again')} | {cell('class row')} | {cell('row read')} | {cell('all rows')} | {cell('made')} | "
+        f"{cell('read')} | "
         f"{' | '.join(against)} | {row.kept / 1e6:.2f} MB | {row.maps / 1e6:.0f} MB | 1/{row.maps / row.kept:.0f} | "
         f"{cell('by mode')} | {cell('empty mode')} |"
         f"{peaks if row.peaks else ''}"

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -79,9 +80,14 @@ def number_sites(sites: list[Site]) -> None:
         times[site.path] += 1
         if times[site.path] > 1:
             site.name = f"{site.path}#{times[site.path]}"
-        family = _NUMBER.sub("*", site.path)
+        family = _family(site.path)
         site.layer = layers[family]
         layers[family] += 1
+
+
+@lru_cache(maxsize=4096)
+def _family(path: str) -> str:
+    return _NUMBER.sub("*", path)
 
 
 def why_nothing(recording: Any, mode: Interceptor) -> str:

@@ -3,7 +3,7 @@
 import re
 import sys
 import threading
-from functools import lru_cache
+import weakref
 from typing import Any
 
 import torch
@@ -11,12 +11,13 @@ from torch import nn
 from torch.compiler import is_compiling
 
 from sightline.lens.compiled import take_compiled
-from sightline.lens.frame import Frame, hint_of
+from sightline.lens.frame import Frame, hint_of, setting_of
 from sightline.lens.given import Mark, cache_length
 from sightline.lens.hooks import Hook, Hooks
-from sightline.lens.key import FAST, ask_again, has_fast_path, put_up, settle_down
+from sightline.lens.key import ask_again, has_fast_path, put_up, settle_down
 
-_LEAVES = set[type]()  # classes of torch's own that were met without parts: a look here takes a third of `_known`
+_LEAVES = set[type]()  # classes of torch's own that were met without parts, and are not made to hold some
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _SIZE = (int, tuple, list)
 # half of the modules of a ViT that are not torch's own
 _FEED_FORWARD = re.compile(r"(MLP|Mlp|FeedForward|FFN|Activation)$")
@@ -35,63 +36,106 @@ def attach(model: nn.Module, mode: Any) -> tuple[Hooks, list[nn.TransformerEncod
     an attention call in a later one is traced to it by the stack.  The second level rests while the model itself runs,
     if that was given the picture.
 
-    One walk does it all, in the order of `named_modules`: that goes through a generator for each level, which took
-    longer than putting the hooks in.  Gives back the encoders too, whose padding needs care.
+    What a model consists of is found once and holds as long as it has the same parts.  Gives back the encoders too,
+    whose padding needs care.
     """
-    staying, resting, encoders, stack = list[Hook](), list[Hook](), list[nn.TransformerEncoder](), mode.stack
-    notes, follows = _watch_pixels(mode), _follow(model, mode)
-    seen = set[int]()
+    found = _modules(model)
+    parts = _parts_of(model, found)
+    modules, staying, resting, stack = [*found.values()], list[Hook](), list[Hook](), mode.stack
+    notes = _watch_pixels(mode)
+    if stack is None:
+        resting += [(modules[number], notes, None) for number, _ in parts.leaves]
+        for number, path, windowed, level, *_ in parts.others:
+            staying.append((modules[number], *_follow_module(path, windowed, level in (1, 2), mode)))
+    else:
+        resting += [(modules[number], notes, None) for number, later in parts.leaves if not later]
+        follows = _follow(model, mode)
+        for number, path, windowed, level, followed, fast in parts.others:
+            module = modules[number]
+            stack.add(path, windowed, module)
+            if followed:
+                (resting if level == 2 and not fast else staying).append((module, *follows))
+    encoders: list[Any] = [modules[number] for number in parts.encoders]
+    return Hooks(staying, resting), encoders
+
+
+class _Parts:
+    """What a model consists of, by number in the order of `named_modules`; holds no module, so that none lives on."""
+
+    def __init__(self, order: list[int]) -> None:
+        self.order = order  # who the modules were
+        self.leaves: list[tuple[int, bool]] = []  # of the first two levels; in a later one of numbered parts alike?
+        # number, path, windowed, level, has hooks below the dispatcher, may run as one kernel
+        self.others: list[tuple[int, str, bool, int, bool, bool]] = []
+        self.encoders: list[int] = []
+
+
+_found = weakref.WeakKeyDictionary[nn.Module, _Parts]()
+
+
+def _modules(model: nn.Module) -> dict[int, nn.Module]:
+    """The modules of a model by identity, in the order of `named_modules`, which takes ten times as long.
+
+    Below the first two levels those are left out that torch defines and that never have parts: two of three.
+    """
+    found = dict[int, nn.Module]()
+    waiting: list[tuple[nn.Module | None, int]] = [(model, 0)]
+    while waiting:
+        module, level = waiting.pop()
+        if module is not None and id(module) not in found:
+            found[id(module)] = module
+            for part in reversed(module._modules.values()):
+                if level < 2 or type(part) not in _LEAVES:
+                    waiting.append((part, level + 1))
+    return found
+
+
+def _parts_of(model: nn.Module, found: dict[int, nn.Module]) -> _Parts:
+    """The parts of a model, as found before if it has the same modules still."""
+    order = [*found]
+    try:
+        known = _found.get(model)
+        if known is None or known.order != order:
+            known = _found[model] = _walked(model, order)
+    except TypeError:  # a model that compares by its values has no hash
+        return _walked(model, order)
+    return known
+
+
+def _walked(model: nn.Module, order: list[int]) -> _Parts:
+    parts, numbers, seen = _Parts(order), {one: number for number, one in enumerate(order)}, set[int]()
     waiting: list[tuple[str, Any, int, bool, bool]] = [("", model, 0, False, False)]
     while waiting:
         path, module, level, windowed, later = waiting.pop()
         if module is None or id(module) in seen:
             continue
         seen.add(id(module))
-        torchs_own, feed_forward, fast, generates, sized = _known(type(module))  # type: ignore[arg-type]
-        children = module._modules
-        leaf = torchs_own and not children
-        if leaf:
-            _LEAVES.add(type(module))
-        if leaf and later:
+        number = numbers.get(id(module))
+        if number is None:
             continue
+        kind, children = type(module), module._modules
+        leaf = kind.__module__.startswith("torch.nn.modules") and not children
+        if leaf and not isinstance(module, _CONTAINERS):
+            _LEAVES.add(kind)
         if leaf and level in (1, 2):
-            resting.append((module, notes, None))
-        elif level in (1, 2) or not (leaf or feed_forward):
-            if not windowed and (sized or "window_size" in module.__dict__):
-                windowed = isinstance(module.window_size, _SIZE)
-            fast = fast and has_fast_path(module)
+            parts.leaves.append((number, later))
+        elif level in (1, 2) or not (leaf or _FEED_FORWARD.search(kind.__name__)):
+            windowed = windowed or isinstance(setting_of(module, "window_size"), _SIZE)
+            fast = has_fast_path(module)
+            followed = (level <= 2 and not later) or fast or hasattr(kind, "generate")
             name = path.removeprefix("_orig_mod").removeprefix(".")
-            if stack is None:
-                staying.append((module, *_follow_module(name, windowed, level in (1, 2), mode)))
-            else:
-                stack.add(name, windowed, module)
-                if (level <= 2 and not later) or fast or generates:
-                    (resting if level == 2 and not fast else staying).append((module, *follows))
+            parts.others.append((number, name, windowed, level, followed, fast))
             if isinstance(module, nn.TransformerEncoder):
-                encoders.append(module)
+                parts.encoders.append(number)
         else:
             windowed = False
-        if children:
-            prefix = f"{path}." if path else ""
-            numbered = stack is not None and level == 1 and "0" in children
-            first = type(children["0"]) if numbered else None
-            for child, part in reversed(children.items()):
-                if level < 2 or type(part) not in _LEAVES or part._modules:
-                    later = numbered and child != "0" and child.isdigit() and type(part) is first
-                    waiting.append((prefix + child, part, level + 1, windowed, later))
-    return Hooks(staying, resting), encoders
-
-
-@lru_cache(maxsize=1024)
-def _known(kind: type[nn.Module]) -> tuple[bool, bool, bool, bool, bool]:
-    """Of a class of modules: is it torch's own, feed-forward, perhaps fast; does it `generate`, name its windows?"""
-    return (
-        kind.__module__.startswith("torch.nn.modules"),
-        bool(_FEED_FORWARD.search(kind.__name__)),
-        issubclass(kind, FAST),
-        hasattr(kind, "generate"),
-        hasattr(kind, "window_size"),
-    )
+        prefix = f"{path}." if path else ""
+        numbered = level == 1 and "0" in children
+        first = type(children["0"]) if numbered else None
+        for child, part in reversed(children.items()):
+            later = numbered and child != "0" and child.isdigit() and type(part) is first
+            waiting.append((prefix + child, part, level + 1, windowed, later))
+    return parts
 
 
 def follow_ends(mode: Any) -> None:

@@ -5,6 +5,7 @@ kernel computed the output.  It follows `torch.nn.functional.scaled_dot_product_
 a causal mask is aligned top left, a row that may attend nowhere is zero (not NaN), grouped key heads repeat.
 """
 
+import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from sightline.lens.key import unseen
 
+_settling = threading.Lock()
 _SMALL = 2**18  # numbers of a call that is put together with others before its softmax: a copy of 1 MB
 _COPIED = 2**14  # numbers of a batch item's keys that take longer to copy than a product takes to begin
 
@@ -49,6 +51,7 @@ class Call:
     cached: int = 0  # tokens that the key-value cache of the running pass held before
     mask_bytes: int = 0
     undecided: bool = False  # all rows are kept until the windows around this call are known
+    waiting: "list[Call] | None" = None  # calls, this one among them, whose products become weights when one is read
 
     def keep_rows(self, rows: list[int]) -> None:
         """Lets go of all kept rows but these (all of them are kept so far)."""
@@ -74,6 +77,8 @@ class Call:
 
     def row_weights(self, start: int = 0, stop: int | None = None) -> Tensor:
         """Softmax rows number `start` to `stop` of the kept ones, (batch, heads, rows, keys), float32."""
+        if self.waiting is not None:
+            settle_waiting(self)
         if self.weights is not None:
             kept = self.weights[:, :, start:stop]
             return kept.float() if kept.dtype in (torch.float16, torch.bfloat16) else kept
@@ -130,6 +135,16 @@ def settle(calls: Sequence[Call]) -> None:
             call.weights, call.mask = weights, None
 
 
+def settle_waiting(call: Call) -> None:
+    """Makes weights of the products that wait together with this call's."""
+    with _settling:  # two threads may read
+        if call.waiting is not None:
+            with unseen(), torch.no_grad():
+                settle(call.waiting)
+            for other in call.waiting[::-1]:
+                other.waiting = None
+
+
 def softmax_rows(query: Tensor, key: Tensor, *, mask: Tensor | None, positions: Tensor | None, scale: float) -> Tensor:
     """softmax(scale * query key^T + mask), (batch, heads, rows, keys) in float32 (float64 stays).
 
@@ -150,9 +165,7 @@ def products(query: Tensor, key: Tensor, scale: float | None = None) -> Tensor:
     if heads != key_heads:
         # consecutive query heads share a key head: stacked under it, no copy of the keys is needed
         query = query.reshape(batch, key_heads, heads // key_heads * rows, width)
-    if batch == 1:
-        scores = torch.bmm(query.squeeze(0), key.squeeze(0).mT)
-    elif _dear_together(query, key):
+    if batch > 1 and _dear_together(query, key):
         scores = torch.stack([torch.matmul(q, k.mT) for q, k in zip(query, key, strict=True)])
     else:
         scores = torch.matmul(query, key.mT)
@@ -220,6 +233,22 @@ def without_copies(mask: Tensor) -> Tensor:
         if stride == 0 and size > 1:
             mask = mask.narrow(axis, 0, 1)
     return mask
+
+
+class Copies:
+    """Copies of masks, one for all layers that are given the same unchanged mask."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple, tuple[Tensor, Tensor]] = {}
+
+    def of(self, mask: Tensor) -> Tensor:
+        """A copy of this mask."""
+        if mask.is_inference():
+            return mask.clone()
+        sign = (mask.data_ptr(), mask._version, mask.shape, mask.stride(), mask.dtype)
+        if sign not in self._made:
+            self._made[sign] = (mask, mask.clone())  # the mask itself is held so that its address stays its own
+        return self._made[sign][1]
 
 
 def as_four(tensor: Tensor) -> Tensor:

@@ -22,8 +22,10 @@ from torch import Tensor
 from torch.compiler import is_compiling
 from torch.overrides import TorchFunctionMode
 
+from sightline.lens.alike import Alike
 from sightline.lens.capture import (
     Call,
+    Copies,
     as_four,
     by_head,
     follows,
@@ -82,6 +84,7 @@ class Interceptor(TorchFunctionMode):
         self.skipped: list[str] = []  # paths of calls that `sites` left out
         self.opaque: list[str] = []
         self.unsettled: list[Call] = []  # whose weights are products still
+        self.alike = Alike(plan)
         self.kept = self.serial = 0  # bytes, and module calls so far
         self.lowered = self.paused = False  # did compiled code call a backend kernel directly?
         self.thread = threading.get_ident()
@@ -89,7 +92,7 @@ class Interceptor(TorchFunctionMode):
         self.traced_row = plan.queries.position if isinstance(plan.queries, Row) else None
         self.softmaxes: deque[tuple[Tensor, Tensor, str]] = deque()  # (as it is now, output, module path)
         self._rows_before: tuple[tuple[int, int], slice | list[int]] | None = None  # the layers of a model ask alike
-        self.masks: dict[tuple, tuple[Tensor, Tensor]] = {}  # (mask, its copy), shared by layers
+        self.masks = Copies()
         self.other_thread = False
 
     def __torch_function__(
@@ -133,8 +136,6 @@ class Interceptor(TorchFunctionMode):
         if self.ends is not None:
             self.ends.remove()
 
-    # -- where -----------------------------------------------------------------------------------------------------
-
     def settle(self) -> None:
         """Makes weights of the rows seen so far: done together, when the model does not run.
 
@@ -160,8 +161,10 @@ class Interceptor(TorchFunctionMode):
 
     def _fused(self, func: Callable, args: tuple, kwargs: dict[str, Any], frame: Frame | None = None) -> Any:
         output = func(*args, **kwargs)
-        query, key, value, mask, dropout, causal, scale = operands_of(*args, **kwargs)
         frame = frame or self._frame()
+        if self.alike.keep(self, frame, args, kwargs):
+            return output
+        query, key, value, mask, dropout, causal, scale = operands_of(*args, **kwargs)
         if query.is_nested:
             self._hidden("nested (jagged) tensors", frame)
             return output
@@ -170,8 +173,10 @@ class Interceptor(TorchFunctionMode):
             return output
         if frame.group > 1:
             query, mask = unpack_group(query, key, mask, frame.heads, frame.group)
+        before = self.kept
         try:
             self._keep(frame, query, key, value, output, mask, causal, dropout, scale)
+            self.alike.learn(self, frame, args, kwargs, before)
         except RuntimeError as error:
             shapes = [tuple(t.shape) for t in (query, key, value)] + ([] if mask is None else [tuple(mask.shape)])
             raise RuntimeError(
@@ -243,7 +248,7 @@ class Interceptor(TorchFunctionMode):
             layout = torch.contiguous_format
             call.query, call.key = q.clone(memory_format=layout), k.clone(memory_format=layout)
         if mask is not None:
-            call.mask = self._copy(mask)
+            call.mask = self.masks.of(mask)
         if self.plan.gradients and output is not None and v is not None:
             call.output, call.value = output, as_four(v).detach()
             self.kept += _bytes(output) + _bytes(v)
@@ -274,15 +279,6 @@ class Interceptor(TorchFunctionMode):
             return 0
         joined = follows(place, last.place) and frame.items[1:] != (last.queries,)
         return last.past + last.queries if joined else 0
-
-    def _copy(self, mask: Tensor) -> Tensor:
-        """A copy of a mask, one for all layers that are given the same unchanged mask."""
-        if mask.is_inference():
-            return mask.clone()
-        sign = (mask.data_ptr(), mask._version, mask.shape, mask.stride(), mask.dtype)
-        if sign not in self.masks:
-            self.masks[sign] = (mask, mask.clone())  # the mask itself is held so that its address stays its own
-        return self.masks[sign][1]
 
     # -- nn.MultiheadAttention ----------------------------------------------------------------------------------------
 
@@ -337,10 +333,13 @@ class Interceptor(TorchFunctionMode):
     def finish(self) -> None:
         """Takes in what is still under way when the recording ends."""
         take_compiled(self)
-        self.settle()
+        if any(call.mask is not None or call.undecided for call in self.unsettled):
+            self.settle()
+        for call in self.unsettled:
+            call.waiting = self.unsettled  # a softmax is soon made when somebody reads
         while self.softmaxes:
             self._unfollowed(self.softmaxes.popleft())
-        self.masks.clear()
+        self.masks = Copies()
 
     def _follow(self, name: str, result: Any, args: tuple) -> None:
         """Has a softmax's result just been multiplied with values, or only been carried on its way there?"""

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -201,8 +202,12 @@ class Site:
 
 
 def _is_cross(call: Call) -> bool:
-    second = call.hint != "alone" and _SECOND.search(call.path)
-    return call.hint == "cross" or bool(second or _CROSS.search(call.path))
+    return call.hint == "cross" or _named_cross(call.path, call.hint == "alone")
+
+
+@lru_cache(maxsize=4096)
+def _named_cross(path: str, alone: bool) -> bool:
+    return bool(_CROSS.search(path) or (not alone and _SECOND.search(path)))
 
 
 def _few(numbers: list[int]) -> str:
