@@ -796,6 +796,36 @@ def test_another_thread_may_use_the_model_meanwhile():
     assert not errors
 
 
+def test_threads_that_each_record_the_same_model_are_not_warned_of_each_other():
+    model, x = Stack(2).eval(), torch.randn(2, 6, 32)
+    barrier, lengths, told = threading.Barrier(2, timeout=60), [], []
+
+    def work():
+        with sightline.record(model) as seen:
+            barrier.wait()  # both recordings are under way
+            model(x)
+            barrier.wait()
+        lengths.append(len(seen))
+        told.append(seen.other_thread)
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert lengths == [2, 2]
+    assert told == [False, False]
+
+
+def test_gradients_are_refused_where_none_can_be_had():
+    with (
+        torch.inference_mode(),
+        pytest.raises(ValueError, match="inference_mode to be off"),
+        sightline.record(Stack(1).eval(), gradients=True),
+    ):
+        pass
+
+
 def test_a_part_in_another_thread_is_told():
     class Threaded(nn.Module):
         def __init__(self):

@@ -29,6 +29,12 @@ def way(request, monkeypatch):
     assert not _get_current_function_mode_stack()
 
 
+@pytest.fixture
+def below(monkeypatch):
+    """What the dispatcher alone does, also where all recordings go by the mode."""
+    monkeypatch.setattr(dispatch, "MODE_ALWAYS", False)
+
+
 class Fused(nn.Module):
     def forward(self, x):
         return F.scaled_dot_product_attention(x, x, x)
@@ -180,6 +186,7 @@ def test_padded_encoders_answer_as_without_recording(kind, hooked, always):
 # -- what cannot be seen is told ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("below")
 def test_operators_of_attention_packages_are_known_by_their_package():
     @torch.library.custom_op("flash_attn_9::fwd", mutates_args=())
     def forward(q: torch.Tensor) -> torch.Tensor:
@@ -193,6 +200,7 @@ def test_operators_of_attention_packages_are_known_by_their_package():
         model(torch.randn(1, 2, 5, 8))
 
 
+@pytest.mark.usefixtures("below")
 def test_an_unreachable_fast_path_is_told_with_what_helps():
     class Hidden(nn.Module):
         def __init__(self):
@@ -253,6 +261,7 @@ def test_a_part_called_after_a_pass_that_failed_is_a_pass_of_its_own(always):
     assert names(seen) == ["first", "second"]
 
 
+@pytest.mark.usefixtures("below")
 def test_what_a_softmax_gave_is_not_kept_alive():
     model, x = Model(), torch.randn(1, 2, 5, 8)
     with sightline.record(model, queries=[]):

@@ -14,7 +14,7 @@ from sightline.lens.compiled import take_compiled
 from sightline.lens.frame import Frame, hint_of, setting_of
 from sightline.lens.given import Mark, cache_length
 from sightline.lens.hooks import Hook, Hooks
-from sightline.lens.key import ask_again, has_fast_path, put_up, settle_down
+from sightline.lens.key import ask_again, elsewhere, has_fast_path, put_up, settle_down
 
 _LEAVES = set[type]()  # classes of torch's own that were met without parts, and are not made to hold some
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -165,8 +165,7 @@ def _follow(model: nn.Module, mode: Any) -> tuple[Any, Any]:
     def enter(module: nn.Module, args: tuple, kwargs: dict[str, Any] | None = None) -> None:
         if kwargs is None or is_compiling() or mode.paused or torch._C._current_graph_task_id() != -1:
             return
-        if threading.get_ident() != mode.thread:
-            mode.other_thread = True
+        if elsewhere(mode):
             return
         if not mode.frames and module is not model:
             ask_again(mode)
@@ -200,8 +199,7 @@ def _follow_module(path: str, windowed: bool, outer: bool, mode: Any) -> tuple[A
             return
         if mode.paused:
             return
-        if threading.get_ident() != mode.thread:
-            mode.other_thread = True
+        if elsewhere(mode):
             return
         if mode.traced:
             take_compiled(mode)

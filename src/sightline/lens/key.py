@@ -5,6 +5,7 @@ Each thread has its own keys and its own stack of modes; both are read by torch 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -21,6 +22,30 @@ try:
 except (ImportError, AttributeError, RuntimeError):  # a torch outside the tested range: each recording by the mode
     pass
 FAST = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
+
+
+_recording: list[int] = []  # threads with a recording under way, once for each
+
+
+@contextmanager
+def recording_here() -> Iterator[None]:
+    """Makes it known that this thread records."""
+    thread = get_ident()
+    _recording.append(thread)
+    try:
+        yield
+    finally:
+        _recording.remove(thread)
+
+
+def elsewhere(mode: Any) -> bool:
+    """Whether this runs in another thread than the recording, which is noted if that one does not record by itself."""
+    thread = get_ident()
+    if thread == mode.thread:
+        return False
+    if thread not in _recording:
+        mode.other_thread = True
+    return True
 
 
 def ask(wanted: bool) -> None:

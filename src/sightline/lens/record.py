@@ -16,7 +16,7 @@ from sightline.lens.dispatch import shows_all, watching
 from sightline.lens.given import Mark, cache_length, cache_of, evaluating
 from sightline.lens.hooks import Hooks
 from sightline.lens.intercept import Interceptor
-from sightline.lens.key import ask_again, settle_down, unseen
+from sightline.lens.key import ask_again, elsewhere, recording_here, settle_down, unseen
 from sightline.lens.recording import Recording
 from sightline.lens.select import Choice, Plan
 from sightline.lens.survey import Survey
@@ -49,7 +49,7 @@ def record(
         A `Recording`, filled when the block ends: a sequence of sites.
 
     Raises:
-        ValueError: bad argument, or more than `limit` bytes.
+        ValueError: bad argument, `gradients` under `torch.inference_mode`, or more than `limit` bytes.
         RuntimeError: no attention was seen; the message says why and what to try.
     """
     if not isinstance(model, nn.Module):
@@ -59,6 +59,8 @@ def record(
             + (": TorchScript hides its calls; record the Python model it was made from" if scripted else "")
         )
     plan = Plan(queries, sites, heads, gradients, limit)
+    if gradients and torch.is_inference_mode_enabled():
+        raise ValueError("gradients=True needs torch.inference_mode to be off: under it nothing can be differentiated")
     yield from _watch(model, plan, Recording(model, plan, layout=layout))
 
 
@@ -68,7 +70,7 @@ def _watch(model: nn.Module, plan: Plan, recording: Recording) -> Iterator[Recor
     try:
         hooks, encoders = attach(model, mode)
         handles += [hooks, *_follow_root(model, mode, hooks), *_keep_fast_path(encoders, mode)]
-        with observe.listen(mode.observed), watching(mode):
+        with recording_here(), observe.listen(mode.observed), watching(mode):
             yield recording
     except Exception as error:
         refusals = sys.modules.get("torch._dynamo.exc")  # its import takes seconds: nobody compiled where it is missing
@@ -104,8 +106,7 @@ def _follow_root(model: nn.Module, mode: Interceptor, hooks: Hooks) -> list[Any]
             return
         if torch.compiler.is_compiling() or mode.paused:
             return
-        if threading.get_ident() != mode.thread:
-            mode.other_thread = True
+        if elsewhere(mode):
             return
         if torch._C._current_graph_task_id() != -1:
             return  # gradient checkpointing runs parts again during backward

@@ -202,8 +202,8 @@ class Recording(Sequence[Site]):
     def _all_gradients(self, score: Tensor) -> dict[int, Tensor]:
         if score.numel() != 1 or not score.requires_grad:
             raise ValueError(
-                f"score is one number computed by the model with gradients on, such as logits[0, 3]; got shape "
-                f"{tuple(score.shape)}, requires_grad={score.requires_grad}"
+                "score is one number computed by the model with gradients on (no no_grad, no inference_mode around "
+                f"it), such as logits[0, 3]; got shape {tuple(score.shape)}, requires_grad={score.requires_grad}"
             )
         outputs = {
             s.index: call.output
