@@ -284,3 +284,36 @@ except ValueError as error:
 def test_an_error_in_the_block_imports_no_compiler():
     done = subprocess.run([sys.executable, "-c", PLAIN_ERROR], capture_output=True, text=True, check=False)
     assert done.stdout == "mine False\n", done.stderr
+
+
+@BOTH
+@pytest.mark.parametrize("kind", [Fused, Written])
+def test_of_a_part_that_is_recorded_while_the_whole_runs_only_its_own_calls_are_seen(always, kind):
+    model = Model(kind, kind, kind)
+    x = torch.randn(1, 2, 4, 8)
+    with sightline.record(model.blocks[1]) as seen:
+        whole = model(x)
+    with sightline.record(model) as all_seen:
+        assert torch.equal(model(x), whole)
+    assert [site.path for site in seen] == [""]
+    torch.testing.assert_close(seen[0].weights, all_seen[1].weights)
+
+
+@BOTH
+@pytest.mark.parametrize("kind", [Fused, Written])
+def test_another_model_in_the_block_is_left_out(always, kind):
+    model, other, x = Model(kind), Model(kind, kind), torch.randn(1, 2, 4, 8)
+    with sightline.record(model) as seen:
+        other(model(other(x)))
+    assert [site.path for site in seen] == ["blocks.0"]
+    told = f"seen in {kind.__name__}, which is no part of this Model"
+    with pytest.raises(RuntimeError, match=told), sightline.record(model):
+        other(x)
+
+
+@BOTH
+def test_a_function_in_the_block_is_seen_where_no_module_runs(always):
+    x = torch.randn(1, 2, 4, 8)
+    with sightline.record(Model()) as seen:
+        F.scaled_dot_product_attention(x, x, x)
+    assert [site.path for site in seen] == [""]

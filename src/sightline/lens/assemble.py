@@ -129,6 +129,12 @@ def why_nothing(recording: Any, mode: Interceptor) -> str:
             f"no attention recorded: {name} holds TorchScript, which hides its calls; record the Python model it "
             "was made from"
         )
+    if mode.beside:
+        others = ", ".join(sorted(set(mode.beside))[:3])
+        return (
+            f"no attention recorded: calls were seen in {others}, which is no part of this {name}; give record the "
+            "module that is called (a copy is another module)"
+        )
     if mode.mark is None:
         return (
             f"no attention recorded: {name} was not called inside the `with` block; put model(...) or "

@@ -26,9 +26,9 @@ from torch.library import Library, fallthrough_kernel
 from torch.utils._device import DeviceContext
 
 from sightline.lens.attach import follow_ends
-from sightline.lens.frame import OUTSIDE
 from sightline.lens.key import KEY, KEY_NAME, ask, put_up, take_down
 from sightline.lens.stack import CALL, READABLE
+from sightline.lens.written import see_softmax
 
 try:
     from torch._guards import CompileContext
@@ -227,8 +227,8 @@ def _see(
             mode._hidden(operator.__name__.partition(".")[0], frame)
         elif heads is not None:
             mode._keep_weights(frame, result, result.detach().unflatten(0, (-1, heads["num_heads"])))
-        elif frame is not OUTSIDE:
-            mode._softmax(frame, result, args, kwargs)
+        elif frame.module is not None:
+            see_softmax(mode, frame, result, args, kwargs)
             if mode.softmaxes:
                 put_up(mode)
                 follow_ends(mode)

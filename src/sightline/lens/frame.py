@@ -45,7 +45,8 @@ class Frame:
         return group if isinstance(group, int) else 1
 
 
-OUTSIDE = Frame("", "", -1, False, True)
+OUTSIDE = Frame("", "", -1, False, True)  # no module runs: a method of the model itself, or a function
+ELSEWHERE = Frame("", "", -1, False, False)  # a module runs that is no part of the model
 
 # parts of the names of arguments that are laid beside a sequence
 _BESIDE = ("mask", "bias", "pos", "rotary")

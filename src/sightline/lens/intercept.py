@@ -27,7 +27,6 @@ from sightline.lens.capture import (
     Call,
     Copies,
     as_four,
-    by_head,
     follows,
     in_full_precision,
     mask_rows,
@@ -35,7 +34,6 @@ from sightline.lens.capture import (
     products,
     rows_of,
     same_lead,
-    same_tensor,
     settle,
     unpack_group,
     whereabouts,
@@ -43,20 +41,14 @@ from sightline.lens.capture import (
 )
 from sightline.lens.compiled import see_compiled, take_compiled
 from sightline.lens.dispatch import meaning_of
-from sightline.lens.frame import OUTSIDE, Frame
+from sightline.lens.frame import ELSEWHERE, Frame
 from sightline.lens.given import Caches, Mark
 from sightline.lens.hooks import Hooks
 from sightline.lens.key import ask, unseen
 from sightline.lens.select import Plan, Row, SiteInfo, resolve
-from sightline.lens.stack import Stack
+from sightline.lens.stack import Stack, beside
+from sightline.lens.written import follow, forget_softmax, see_softmax, tell_unfollowed
 
-_PRODUCT = {"matmul", "__matmul__", "bmm", "einsum", "mm"}
-# what may stand between a softmax and the product with the values without changing which attention it is
-_CARRY = {
-    "dropout", "dropout_", "to", "type_as", "type", "float", "half", "bfloat16", "contiguous", "view", "reshape",
-    "permute", "transpose", "swapaxes", "flatten", "unflatten", "clone", "mul", "__mul__", "nan_to_num",
-    "masked_fill", "squeeze", "unsqueeze",
-}  # fmt: skip
 _MEANING: dict[Any, str] = {}  # what each torch function means to the lens, found once
 
 
@@ -82,6 +74,7 @@ class Interceptor(TorchFunctionMode):
         self.caches = Caches()
         self.cached = 0  # tokens in the key-value cache that this pass was given
         self.skipped: list[str] = []  # paths of calls that `sites` left out
+        self.beside: list[str] = []  # classes of modules that made calls and are no part of the model
         self.opaque: list[str] = []
         self.unsettled: list[Call] = []  # whose weights are products still
         self.alike = Alike(plan)
@@ -113,13 +106,13 @@ class Interceptor(TorchFunctionMode):
             return self._multi_head(args, kwargs)
         result = func(*args, **kwargs)
         if meaning == "softmax":
-            self._softmax(self._frame(), result, args, kwargs)
+            see_softmax(self, self._frame(), result, args, kwargs)
         elif meaning == "lowered":
             self.lowered = True
         elif meaning == "opaque":
             self._hidden(func.__name__, self._frame())
         else:
-            self._follow(getattr(func, "__name__", ""), result, (*args, *kwargs.values()))
+            follow(self, getattr(func, "__name__", ""), result, (*args, *kwargs.values()))
         return result
 
     def begin(self, mark: Mark, args: tuple, kwargs: dict[str, Any]) -> None:
@@ -149,13 +142,18 @@ class Interceptor(TorchFunctionMode):
 
     def _hidden(self, what: str, frame: Frame) -> None:
         """Notes what cannot be recorded, and where."""
-        self.opaque.append(f"{what} in {frame.path}" if frame.path else what)
+        if frame is not ELSEWHERE:
+            self.opaque.append(f"{what} in {frame.path}" if frame.path else what)
+
+    def _leave_out(self, frame: Frame) -> None:
+        if frame is not ELSEWHERE:
+            self.skipped.append(frame.path)
 
     def _frame(self, caller: FrameType | None = None) -> Frame:
         """The module call that is running."""
         if self.stack is not None:
             return self.stack.frame(self, caller or sys._getframe(1))
-        return self.frames[-1].settled() if self.frames else OUTSIDE
+        return self.frames[-1].settled() if self.frames else beside(self, sys._getframe(1))
 
     # -- scaled_dot_product_attention ---------------------------------------------------------------------------------
 
@@ -169,7 +167,7 @@ class Interceptor(TorchFunctionMode):
             self._hidden("nested (jagged) tensors", frame)
             return output
         if not frame.wanted:
-            self.skipped.append(frame.path)
+            self._leave_out(frame)
             return output
         if frame.group > 1:
             query, mask = unpack_group(query, key, mask, frame.heads, frame.group)
@@ -308,28 +306,6 @@ class Interceptor(TorchFunctionMode):
         finally:
             frame.hint = before
 
-    # -- attention written out: softmax, then a product with values ---------------------------------------------------
-
-    def _softmax(self, frame: Frame, result: Any, args: tuple, kwargs: dict[str, Any]) -> None:
-        axis = kwargs.get("dim", args[1] if len(args) > 1 else None)
-        if isinstance(result, Tensor) and result.dim() >= 3 and axis in (-1, result.dim() - 1):
-            self.softmaxes.append((result, result, frame.path))
-            if len(self.softmaxes) > 2:
-                self._unfollowed(self.softmaxes.popleft())
-
-    def _forget_softmax(self, frame: Frame) -> None:
-        """A mechanism that reports itself is not seen once more through the softmax that it computes."""
-        last = self.calls[-1] if self.calls else None
-        if isinstance(last, Call) and last.source == "softmax" and last.frame == frame.serial >= 0:
-            self.kept -= last.nbytes()
-            self.calls.pop()
-        self.softmaxes = deque(entry for entry in self.softmaxes if entry[2] != frame.path)
-
-    def _unfollowed(self, entry: tuple[Tensor, Tensor, str]) -> None:
-        """A softmax that never met values is no attention, unless its module is named for it."""
-        if "att" in entry[2].lower():
-            self.opaque.append(f"a softmax in {entry[2]} whose product with values was not recognised")
-
     def finish(self) -> None:
         """Takes in what is still under way when the recording ends."""
         take_compiled(self)
@@ -338,31 +314,13 @@ class Interceptor(TorchFunctionMode):
         for call in self.unsettled:
             call.waiting = self.unsettled  # a softmax is soon made when somebody reads
         while self.softmaxes:
-            self._unfollowed(self.softmaxes.popleft())
+            tell_unfollowed(self, self.softmaxes.popleft())
         self.masks = Copies()
-
-    def _follow(self, name: str, result: Any, args: tuple) -> None:
-        """Has a softmax's result just been multiplied with values, or only been carried on its way there?"""
-        for number, (now, weights, path) in enumerate(self.softmaxes):
-            if name in _PRODUCT:
-                operands = [a for a in args if isinstance(a, Tensor)]
-                # values come in batches as their weights do; a softmax times a plain matrix is a soft choice among rows
-                if any(same_tensor(o, now) for o in operands) and all(o.dim() >= min(now.dim(), 3) for o in operands):
-                    frame = self._frame()
-                    self._keep_weights(frame, weights, by_head(weights.detach(), now, frame.heads))
-                    del self.softmaxes[number]
-                    return
-            elif name == "__getitem__" and same_tensor(args[0], now) and result.shape[:-1] == now.shape[:-1]:
-                self.softmaxes[number] = (result, result, path)  # the weight of a learned sink is dropped
-                return
-            elif name in _CARRY and same_tensor(args[0], now) and result.numel() == now.numel():
-                self.softmaxes[number] = (result, weights, path)
-                return
 
     def _keep_weights(self, frame: Frame, graph: Tensor, weights: Tensor, source: str = "softmax") -> None:
         """Adds a call whose whole matrix exists already: keeps the rows asked for."""
         if not frame.wanted:
-            self.skipped.append(frame.path)
+            self._leave_out(frame)
             return
         take_compiled(self)
         batch, heads, queries, keys = weights.shape
@@ -386,7 +344,9 @@ class Interceptor(TorchFunctionMode):
         """Listener for `sightline.attention.observe`: a mechanism that is not dot-product attention reports itself."""
         frame = self._frame()
         path = f"{frame.path}.{name}".strip(".") if name else frame.path
-        self._forget_softmax(frame)
+        forget_softmax(self, frame)
+        if frame is ELSEWHERE:
+            return
         frame = Frame(path, kind, frame.serial, False, self.plan.wants(path))
         self._keep_weights(frame, weights, weights.detach(), "observe")
 

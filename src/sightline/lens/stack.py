@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sightline.lens.frame import OUTSIDE, Frame, hint_of, items_of
+from sightline.lens.frame import ELSEWHERE, OUTSIDE, Frame, hint_of, items_of
 from sightline.lens.given import Mark, cache_length
 from sightline.lens.select import Plan
 
@@ -24,6 +24,16 @@ CALL = nn.Module._call_impl.__code__
 READABLE = {"self", "args", "kwargs"} <= {*CALL.co_varnames, *CALL.co_cellvars}
 
 _numbers = count()
+
+
+def beside(mode: Any, python: FrameType | None) -> Frame:
+    """Where a call happens that no part of the model makes; notes the module that makes it, if one does."""
+    while python is not None:
+        if python.f_code is CALL:
+            mode.beside.append(type(python.f_locals["self"]).__name__)
+            return ELSEWHERE
+        python = python.f_back
+    return OUTSIDE
 
 
 class Stack:
@@ -46,6 +56,7 @@ class Stack:
 
     def frame(self, mode: Any, python: FrameType | None) -> Frame:
         """The module call that runs innermost in `python` and its callers; begins a part that is called on its own."""
+        innermost = python
         while python is not None:
             if python.f_code is CALL:
                 names = python.f_locals
@@ -58,7 +69,7 @@ class Stack:
                         self.begin(mode, python)
                     return found
             python = python.f_back
-        return OUTSIDE
+        return beside(mode, innermost)
 
     def _frame(self, path: str, windowed: bool, names: Any) -> Frame:
         self.serial += 1
