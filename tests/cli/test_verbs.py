@@ -131,6 +131,9 @@ def test_train_and_evaluate_hand_over_what_was_said(
     monkeypatch.setattr(recipes, "evaluate", evaluate)
     assert run(["train", "vit", "--data", "folder:x", "steps=20", "rate=1e-3", "--tiny", "--out", "o"]) == 0
     assert str(home / "runs" / "vit") in capsys.readouterr().out
+    (home / "o" / "checkpoints").mkdir(parents=True)
+    (home / "o" / "checkpoints" / "last.ckpt").touch()
+    (home / "o" / "run.json").write_text(json.dumps({"system": "vit", "data": "folder:x"}), "utf-8")
     assert run(["train", "--resume", "o"]) == 0
     capsys.readouterr()
     (home / "o" / "weights").mkdir(parents=True)

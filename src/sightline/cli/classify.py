@@ -7,6 +7,7 @@ import typer
 
 from sightline.cli.console import print_json
 from sightline.cli.failures import Misuse, exit_with, told_failures
+from sightline.cli.given import check_named
 from sightline.cli.look import open_model
 from sightline.cli.pictures import each, gather
 
@@ -38,6 +39,7 @@ def classify(
     """
     if not images and not sample:
         raise Misuse("classify needs at least one IMAGE (or --sample); see `sightline classify --help`")
+    check_named(model, "model")
     photographs, failures = gather(images or [], sample)
     results = []
     if photographs:

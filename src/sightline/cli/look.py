@@ -10,6 +10,7 @@ import typer
 
 from sightline.cli.console import busy, hush_libraries
 from sightline.cli.failures import Misuse, exit_with, say
+from sightline.cli.given import check_named
 from sightline.cli.outputs import OutputFolder, tell_replaced
 from sightline.cli.pictures import Batch, Made, Told, gather
 
@@ -78,6 +79,9 @@ def look(
     """
     if not images and not sample:
         raise Misuse("look needs at least one IMAGE (or --sample); see `sightline look --help`")
+    check_method(method, mass)
+    if model is not None:
+        check_named(model, "model")
     options: dict[str, Any] = {
         "method": method,
         "layer": layer,
@@ -121,6 +125,16 @@ def open_model(name: str | None, quiet: bool) -> "VisionModel":
     return opened
 
 
+def check_method(method: str, mass: float) -> None:
+    """Raises `Misuse` for another --method than there is, and for a --mass that is no share."""
+    from sightline.tasks.methods import check_choice
+
+    try:
+        check_choice(method, mass)
+    except ValueError as error:
+        raise Misuse(f"--{error}") from error
+
+
 def parse_head(text: str) -> str | int:
     """``mean``, ``max``, ``min`` or a head's number."""
     if text.lstrip("-").isdigit():
@@ -137,7 +151,7 @@ def parse_query(text: str) -> str | int | tuple[int, int] | None:
     if all(part.lstrip("-").isdigit() for part in parts) and len(parts) in (1, 2):
         numbers = [int(part) for part in parts]
         return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
-    if len(parts) != 1 or not text.isidentifier():
+    if text not in ("auto", "class", "mean"):
         raise Misuse(f"--query {text}: give auto, class, mean, a token's number, or ROW,COLUMN of a patch")
     return None if text == "auto" else text
 

@@ -8,6 +8,7 @@ import typer
 
 from sightline.cli.console import busy, hush_libraries
 from sightline.cli.failures import Misuse
+from sightline.cli.given import check_named
 from sightline.cli.pictures import Batch, Made, Told, gather
 
 if TYPE_CHECKING:
@@ -47,7 +48,11 @@ def point(
     """
     if not images or not question.strip():
         raise Misuse('point needs a picture and what to point at in quotes: sightline point scene.png "the red cube"')
+    from sightline.tasks.questions import WORDS, QuestionError, check_question, words_of
+
     candidates = parse_boxes(boxes) if boxes else None
+    check_named(system, "answerer", WORDS)
+    check_question(question, system)
     pictures, failures = gather(images)
     if candidates is not None and len(pictures) > 1:
         raise Misuse(
@@ -57,7 +62,7 @@ def point(
     if pictures:
         with busy(f"Opening {system} …", as_json):
             from sightline.systems.visual7w import Visual7WPointing
-            from sightline.tasks.answerer import QuestionError, open_answerer, words_of
+            from sightline.tasks.answerer import open_answerer
             from sightline.tasks.point import point as point_at
 
             hush_libraries()

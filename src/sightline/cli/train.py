@@ -47,6 +47,7 @@ def train(
         raise Misuse("train needs a SYSTEM, such as vit, or --resume FOLDER; see `sightline train --help`")
     overrides = parse_settings(settings or [])
     check_data(data, needed=resume is None)
+    _check_run(system, data, resume, overrides)
     hush_libraries()
     # torch warns of a search for unused parameters that found none, in each process, on the terminal
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -89,6 +90,17 @@ def evaluate(
         return
     for line in told(figures):
         typer.echo(line)
+
+
+def _check_run(system: str | None, data: str | None, resume: Path | None, overrides: dict[str, Any]) -> None:
+    """Raises TrainingError for a run that cannot be, before torch and Lightning are imported."""
+    from sightline.recipes.known import check_plan
+    from sightline.recipes.plan import read_plan
+
+    if resume is not None:
+        read_plan(resume, system, data, overrides)
+    elif system is not None:
+        check_plan(system, overrides)
 
 
 def weights_of(system: str) -> Path:

@@ -30,13 +30,18 @@ class TrainingError(ValueError):
     """Training cannot start or go on; the message says why in one line."""
 
 
+def check_name(system: str | None) -> None:
+    """Raises TrainingError, listing the names, for one that is no recipe's."""
+    if system not in NAMES:
+        raise TrainingError(f"no recipe for {system!r}; there are: {', '.join(NAMES)}")
+
+
 def recipe_of(system: str | None) -> Any:
     """Gives the recipe of a name, its own parts and those of its frame; TrainingError, listing the names, for another.
 
     The frame of `infomin` is `moco`, that of `moco` `self_supervised`, and so on; the first that has a part gives it.
     """
-    if system not in NAMES:
-        raise TrainingError(f"no recipe for {system!r}; there are: {', '.join(NAMES)}")
+    check_name(system)
     module: Any = import_module(f"sightline.recipes.{system}")
     found: dict[str, Any] = {}
     while module is not None:
@@ -56,8 +61,18 @@ def new_plan(system: str | None, data: str | None, tiny: bool, overrides: dict[s
     if not data:
         raise TrainingError("no data given; expected KIND:PATH such as folder:photos")
     settings = dataclasses.asdict(recipe.Settings(**(recipe.TINY if tiny else {})))
-    sizes = dict(recipe.TINY_SYSTEM if tiny else {})
-    arguments, accumulate, within = _arguments(recipe), 1, 0
+    plan = settled(str(system), settings, dict(recipe.TINY_SYSTEM if tiny else {}), _arguments(recipe), overrides)
+    return {"system": system, "data": data} | plan
+
+
+def settled(
+    system: str, settings: dict[str, Any], sizes: dict[str, Any], arguments: dict[str, Any], overrides: dict[str, Any]
+) -> dict[str, Any]:
+    """Gives settings and sizes after `overrides`, which name a setting or one of the system's `arguments`.
+
+    Both are given with their defaults.  Raises TrainingError as `new_plan` does.
+    """
+    settings, sizes, accumulate, within = dict(settings), dict(sizes), 1, 0
     for key, value in overrides.items():
         if key == "accumulate":
             accumulate = _converted(key, value, accumulate)
@@ -68,7 +83,7 @@ def new_plan(system: str | None, data: str | None, tiny: bool, overrides: dict[s
         elif key in arguments:
             sizes[key] = _converted(key, value, arguments[key])
         else:
-            known = ", ".join(sorted(settings.keys() | arguments | {"accumulate", "within"}))
+            known = ", ".join(sorted(settings.keys() | arguments.keys() | {"accumulate", "within"}))
             raise TrainingError(f"{system}: no setting {key!r}; there are: {known}")
     counts = {key: settings[key] for key in ("steps", "batch", "save_every")} | {"accumulate": accumulate}
     for key, value in counts.items():
@@ -76,7 +91,7 @@ def new_plan(system: str | None, data: str | None, tiny: bool, overrides: dict[s
             raise TrainingError(f"{key}={value}: expected 1 or more")
     if settings["precision"] not in ("32-true", "bf16-mixed"):
         raise TrainingError(f"precision={settings['precision']!r}: expected 32-true or bf16-mixed")
-    plan = {"system": system, "data": data, "settings": settings, "sizes": sizes, "accumulate": accumulate}
+    plan = {"settings": settings, "sizes": sizes, "accumulate": accumulate}
     return plan | ({"within": within} if within else {})
 
 

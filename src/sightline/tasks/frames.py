@@ -12,7 +12,8 @@ from torch import Tensor
 
 from sightline.data.photographs import open_photograph
 from sightline.lens.given import evaluating
-from sightline.tasks.look import GRADIENT_METHODS, MASS, METHODS, at_size, like_parameters, usual_model
+from sightline.tasks.look import at_size, like_parameters, usual_model
+from sightline.tasks.methods import GRADIENT_METHODS, MASS, METHODS
 from sightline.tasks.vision_model import VisionModel, open_vision_model
 
 LONGEST = 480  # pixels of an animation's longer side
