@@ -7,6 +7,7 @@ import typer
 
 from sightline.cli.console import print_json, tracked
 from sightline.cli.failures import Failures, Misuse, exit_with, report, told_failures
+from sightline.cli.wording import in_shell_words
 
 
 def film(
@@ -31,7 +32,7 @@ def film(
         from sightline.tasks.frames import in_order, look_at_frames
 
         def failed(source: Path, error: Exception) -> None:
-            report(failures, str(source), error)
+            report(failures, str(source), in_shell_words(error))
 
         frames = tracked(in_order(photographs), "Looking", quiet=as_json)
         made = look_at_frames(frames, model=opened, failed=failed, **options)

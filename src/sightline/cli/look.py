@@ -13,6 +13,7 @@ from sightline.cli.failures import Misuse, exit_with, say
 from sightline.cli.given import check_named
 from sightline.cli.outputs import OutputFolder, tell_replaced
 from sightline.cli.pictures import Batch, Made, Told, gather
+from sightline.cli.wording import WrongOption, in_shell_words
 
 if TYPE_CHECKING:
     from sightline.tasks.vision_model import VisionModel
@@ -103,7 +104,8 @@ def look(
     index = None
     if batch.folder is not None:
         opened = open_model(model, as_json)
-        batch.make_each(partial(_look_at, opened=opened, folder=batch.folder, options=options), doing="Looking")
+        looking = partial(_look_at, opened=opened, folder=batch.folder, options=options)
+        batch.make_each(looking, doing="Looking", fatal=(WrongOption,))
         index = batch.index(f"Where {opened.name} looks", _sentence)
     if as_json:
         batch.print_json(index)
@@ -172,7 +174,10 @@ def parse_bytes(text: str) -> int:
 def _look_at(photograph: Path, opened: "VisionModel", folder: OutputFolder, options: dict[str, Any]) -> Made:
     from sightline.tasks.look import look as look_at
 
-    seen = look_at(photograph, model=opened, **options)
+    try:
+        seen = look_at(photograph, model=opened, **options)
+    except (ValueError, RuntimeError) as error:
+        raise in_shell_words(error) from error
     endings = (*SUFFIXES, MOVING) if hasattr(seen, "points") else SUFFIXES
     paths = folder.names(photograph, endings)
     for path in paths:

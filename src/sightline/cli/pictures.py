@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import typer
 
 from sightline.cli.console import print_json, tracked
-from sightline.cli.failures import Failures, exit_with, report, told_failures
+from sightline.cli.failures import Failures, exit_with, one_line, report, say, told_failures
 from sightline.cli.outputs import OutputFolder, replaced_files, tell_replaced
 
 Told = dict[str, Any]  # what --json prints of one picture
@@ -46,16 +46,26 @@ def each(
     """Each picture with what `make` gives of it; one that it cannot use is reported and the rest goes on.
 
     `doing` stands beside the progress bar, unless `quiet`.  An error in `fatal` is raised: it would be every picture's.
+    Another that is the same for several is said once, and at the end for how many more.
     """
+    said: dict[str, int] = {}
     for picture in tracked(pictures, doing, quiet=quiet):
         try:
             made = make(picture)
         except fatal:
             raise
         except (ValueError, OSError, RuntimeError, MemoryError) as error:
-            report(failures, str(picture), error)
+            message = one_line(error)
+            if message in said:
+                failures.append((str(picture), error))
+            else:
+                report(failures, str(picture), error)
+            said[message] = said.get(message, -1) + 1
         else:
             yield picture, made
+    for message, more in said.items():
+        if more:
+            say(f"the same for {more} more: {message[:60]}")
 
 
 @dataclass(frozen=True)

@@ -174,6 +174,7 @@ def look(
         method = "threshold" if method == "auto" and opened.features and query in (None, "class") else method
         with torch.set_grad_enabled(wants_gradient):
             seen, logits = _run(opened, pixels, wants_gradient, limit, method, layer, query)
+            _check_token(seen, layer, query)
             method = _resolved(method, seen, query, layer, head)
             score = _score(logits, opened.name, method)
             read = "raw" if method == "threshold" else method
@@ -257,6 +258,17 @@ def _run(
         if placed.site.rows < placed.site.queries and (token is None or 0 < token < placed.site.queries):
             seen, output = run(slice(None) if token is None else token)
     return seen, None if opened.features else answer(output)
+
+
+def _check_token(seen: Any, layer: int, query: Any) -> None:
+    """Raises ValueError for a token that there is not: only now it is known how many there are."""
+    from sightline.lens.heat import image_sites
+
+    sites = image_sites(seen)
+    if isinstance(query, int) and -len(sites) <= layer < len(sites):
+        count = sites[layer].site.queries
+        if not -count <= query < count:
+            raise ValueError(f"query {query}: the picture has {count} tokens, 0 to {count - 1}")
 
 
 def _resolved(method: str, seen: Any, query: Any, layer: int, head: str | int) -> str:
