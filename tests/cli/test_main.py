@@ -107,6 +107,7 @@ def test_it_runs_as_a_module() -> None:
         (["train", "vit", "--data", "photos"], "KIND:PATH"),
         (["train", "vit", "--data", "folder:x", "steps"], "key=value"),
         (["train", "vit", "--data", "folder:x", "steps=1", "steps=2"], "twice"),
+        (["train", "vit", "--data", "folder:x"], "x: no such folder; expected one with CLASS/*.jpg of two classes"),
         (["evaluate", "vit"], "--data"),
         (["evaluate", "nowhere", "--data", "folder:x"], "nowhere: no such folder"),
     ],

@@ -9,7 +9,7 @@ import typer
 from sightline.cli.console import busy, hush_libraries
 from sightline.cli.failures import Misuse
 from sightline.cli.given import check_named
-from sightline.cli.pictures import Batch, Made, Told, gather
+from sightline.cli.pictures import Batch, Made, Told, gather, not_why
 
 if TYPE_CHECKING:
     from sightline.tasks.point import Pointed
@@ -124,4 +124,9 @@ def _show(made: Made) -> str:
 
 
 def _close(told: Told) -> str:
-    return f"{told['system']} knows {told['knows']}." if told["knows"] else f"Answered by {told['system']}."
+    by = f"{told['system']} knows {told['knows']}." if told["knows"] else f"Answered by {told['system']}."
+    if told["page"] is None:  # without attention there are no maps to speak of
+        return by
+    # the score of a box is made of its own cells and of the question as read; the maps enter by the latter alone
+    apart = "Its maps are of reading the question; the box is chosen by what each box holds: they do not explain it."
+    return f"{by}\n{not_why(told)}  {apart}"

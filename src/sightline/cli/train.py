@@ -16,7 +16,13 @@ _WEIGHTS = typer.Argument(metavar="WEIGHTS", help="A bundled name, the folder of
 _DEVICES = typer.Option(help="GPUs of each machine (processes, where there are none) that share every batch.")
 _NODES = typer.Option(help="Machines; start the same command on each, by torchrun or Slurm.")
 _STRATEGY = typer.Option(metavar="ddp|fsdp", help="Copies of the network, or one that is spread over all.")
-_DATA = typer.Option("--data", "-d", metavar="KIND:PATH", help="Kind of data and where it is, as in folder:photos.")
+_DATA = typer.Option(
+    "--data",
+    "-d",
+    metavar="KIND:PATH",
+    help="Kind of data and where it is, as in folder:photos, with photos/CLASS/*.jpg (every tenth is held back), or "
+    "photos/train/CLASS/*.jpg and photos/val/CLASS/*.jpg.",
+)
 
 
 def train(
@@ -46,8 +52,8 @@ def train(
     if system is None and resume is None:
         raise Misuse("train needs a SYSTEM, such as vit, or --resume FOLDER; see `sightline train --help`")
     overrides = parse_settings(settings or [])
-    check_data(data, needed=resume is None)
     _check_run(system, data, resume, overrides)
+    check_data(data, needed=resume is None)
     hush_libraries()
     # torch warns of a search for unused parameters that found none, in each process, on the terminal
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -78,8 +84,8 @@ def evaluate(
       sightline evaluate runs/vit --data folder:photos/
       sightline evaluate runs/vit/weights --data folder:photos/ --split train --json
     """
-    check_data(data, needed=True)
     folder = weights_of(system)
+    check_data(data, needed=True)
     hush_libraries()
     from sightline.recipes.train import evaluate as run_evaluation
 
@@ -160,3 +166,7 @@ def check_data(data: str | None, needed: bool) -> None:
     if not (colon and kind and path):
         told = "missing" if data is None else data
         raise Misuse(f"--data {told}: give KIND:PATH, such as folder:photos/")
+    if kind == "folder" and "+" not in path and not Path(path).expanduser().is_dir():
+        from sightline.data.folder import ImageFolder
+
+        ImageFolder(path)  # says what is expected there

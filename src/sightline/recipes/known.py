@@ -10,7 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sightline.recipes.plan import check_name, settled
+from sightline.recipes.plan import check_name
+from sightline.recipes.settings import settled
 
 _HOME = Path(__file__).resolve().parents[2]  # the folder that the package lies in
 Found = tuple[str, Any]  # in which module something stands, and its node
