@@ -7,6 +7,7 @@ import typer
 
 from sightline.cli.console import print_json, tracked
 from sightline.cli.failures import Failures, Misuse, exit_with, report, told_failures
+from sightline.cli.pictures import remark_on
 from sightline.cli.wording import in_shell_words
 
 
@@ -26,6 +27,7 @@ def film(
         raise Misuse("--check is for single pictures; leave --video out")
     if video.suffix.lower() not in (".gif", ".webp"):
         raise Misuse(f"--video {video}: give a name that ends in .gif or .webp")
+    remark_on(photographs, quiet=as_json)
     made = None
     if photographs:
         opened = open_model(model, as_json)

@@ -54,6 +54,7 @@ def train(
     overrides = parse_settings(settings or [])
     _check_run(system, data, resume, overrides)
     check_data(data, needed=resume is None)
+    check_folder(data)
     hush_libraries()
     # torch warns of a search for unused parameters that found none, in each process, on the terminal
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -86,6 +87,7 @@ def evaluate(
     """
     folder = weights_of(system)
     check_data(data, needed=True)
+    check_folder(data)
     hush_libraries()
     from sightline.recipes.train import evaluate as run_evaluation
 
@@ -166,7 +168,12 @@ def check_data(data: str | None, needed: bool) -> None:
     if not (colon and kind and path):
         told = "missing" if data is None else data
         raise Misuse(f"--data {told}: give KIND:PATH, such as folder:photos/")
+
+
+def check_folder(data: str | None) -> None:
+    """Raises ValueError, saying what is expected there, for `folder:PATH` where there is no such folder."""
+    kind, _, path = (data or "").partition(":")
     if kind == "folder" and "+" not in path and not Path(path).expanduser().is_dir():
         from sightline.data.folder import ImageFolder
 
-        ImageFolder(path)  # says what is expected there
+        ImageFolder(path)
