@@ -111,7 +111,7 @@ def test_choices(home: Path, tiny_vit: Path, words: list[str], capsys: Captured)
     [
         (["--method", "magic"], "--method 'magic'"),
         (["--mass", "2"], "--mass 2.0"),
-        (["--layer", "9", "--method", "raw"], "--layer 9: 2 layers look at the picture; give 0 to 1"),
+        (["--layer", "9", "--method", "raw"], "--layer 9: layers 0 to 1 look at the picture; -1 is the last"),
         (["--layer", "0", "--method", "rollout"], "--layer 0 belongs to --method raw or gradient"),
         (["--head", "7"], "--head 7: that layer has 4 heads; give --method raw one from 0 to 3"),
         (["--head", "7", "--method", "rollout"], "--head 7 belongs to --method raw"),

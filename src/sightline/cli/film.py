@@ -6,9 +6,9 @@ from typing import Any
 import typer
 
 from sightline.cli.console import print_json, tracked
-from sightline.cli.failures import Failures, Misuse, exit_with, report, told_failures
+from sightline.cli.failures import Failures, Misuse, exit_with, report_once, told_failures
 from sightline.cli.pictures import remark_on
-from sightline.cli.wording import in_shell_words
+from sightline.cli.wording import WrongOption, in_shell_words
 
 
 def film(
@@ -33,8 +33,13 @@ def film(
         opened = open_model(model, as_json)
         from sightline.tasks.frames import in_order, look_at_frames
 
+        said: dict[str, int] = {}
+
         def failed(source: Path, error: Exception) -> None:
-            report(failures, str(source), in_shell_words(error))
+            told = in_shell_words(error)
+            if isinstance(told, WrongOption):
+                raise told from error
+            report_once(failures, str(source), told, said)
 
         frames = tracked(in_order(photographs), "Looking", quiet=as_json)
         made = look_at_frames(frames, model=opened, failed=failed, **options)

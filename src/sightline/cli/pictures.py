@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import typer
 
 from sightline.cli.console import print_json, tracked
-from sightline.cli.failures import Failures, exit_with, one_line, report, say, told_failures
+from sightline.cli.failures import Failures, exit_with, report, report_once, say, say_counts, told_failures
 from sightline.cli.outputs import OutputFolder, replaced_files, tell_replaced
 
 MOST_REMARKS = 5  # lines on a terminal
@@ -69,17 +69,10 @@ def each(
         except fatal:
             raise
         except (ValueError, OSError, RuntimeError, MemoryError) as error:
-            message = one_line(error)
-            if message in said:
-                failures.append((str(picture), error))
-            else:
-                report(failures, str(picture), error)
-            said[message] = said.get(message, -1) + 1
+            report_once(failures, str(picture), error, said)
         else:
             yield picture, made
-    for message, more in said.items():
-        if more:
-            say(f"the same for {more} more: {message[:60]}")
+    say_counts(said)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ _SAID: tuple[tuple[str, str], ...] = (
         r"--head \1: that layer has \2 heads; give --method raw one from 0 to \3, or mean, max or min",
     ),
     (
-        r"layer (\S+): (\d+) sites lie on the image, 0 to (\d+)",
-        r"--layer \1: \2 layers look at the picture; give 0 to \3, or -1 for the last",
+        r"layer (\S+): \d+ sites lie on the image, 0 to (\d+)",
+        r"--layer \1: layers 0 to \2 look at the picture; -1 is the last",
     ),
     (
         r"head='?(\w+)'? belongs to method=\"raw\"; (\w+) fuses heads in its own way",

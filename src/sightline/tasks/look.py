@@ -174,7 +174,7 @@ def look(
         method = "threshold" if method == "auto" and opened.features and query in (None, "class") else method
         with torch.set_grad_enabled(wants_gradient):
             seen, logits = _run(opened, pixels, wants_gradient, limit, method, layer, query)
-            _check_token(seen, layer, query)
+            check_token(seen, layer, query)
             method = _resolved(method, seen, query, layer, head)
             score = _score(logits, opened.name, method)
             read = "raw" if method == "threshold" else method
@@ -260,7 +260,7 @@ def _run(
     return seen, None if opened.features else answer(output)
 
 
-def _check_token(seen: Any, layer: int, query: Any) -> None:
+def check_token(seen: Any, layer: int, query: Any) -> None:
     """Raises ValueError for a token that there is not: only now it is known how many there are."""
     from sightline.lens.heat import image_sites
 
