@@ -10,6 +10,7 @@ import pytest
 
 from sightline.cli import main as shell
 from sightline.cli.failures import Misuse, code_of, exit_code, one_line
+from sightline.data.photographs import sample_photographs
 
 VERBS = ("look", "classify", "survey", "systems", "train", "evaluate")
 
@@ -24,6 +25,46 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
     for verb in VERBS:
         assert verb in done.stdout
+
+
+def test_what_is_wrong_is_told_before_anything_slow_is_imported() -> None:
+    cat = str(sample_photographs()[0])
+    wrong = [
+        ["look", cat, "--model", "nosuch"],
+        ["look", cat, "--method", "magic"],
+        ["look", cat, "--mass", "3"],
+        ["look", cat, "--query", "blah"],
+        ["classify", cat, "--model", "nosuch"],
+        ["survey", "--model", "nosuch"],
+        ["caption", cat, "--system", "vit"],
+        ["segment", cat, "--system", "nosuch"],
+        ["glimpse", cat, "--system", "nosuch"],
+        ["translate", ""],
+        ["translate", "Ein Hund.", "--system", "nosuch"],
+        ["train", "nosuch", "--data", "folder:x"],
+        ["train", "vit", "--data", "folder:x", "nosuch=3"],
+        ["train", "vit", "--data", "folder:x", "steps=abc"],
+        ["train", "dino", "--data", "folder:x", "batch=0"],
+        ["train", "--resume", "nowhere"],
+        ["evaluate", "nowhere", "--data", "folder:x"],
+        ["ask", cat, "?!"],
+        ["ask", cat, "zork blarg"],
+        ["ask", cat, "what color is the cube?", "--system", "vit"],
+        ["point", cat, "zork blarg"],
+    ]
+    right = [["systems"], ["systems", "--json"], ["systems", "--markdown"]]
+    code = (
+        "import sys\nfrom sightline.cli.main import run\n"
+        f"for words, code in [(w, 2) for w in {wrong!r}] + [(w, 0) for w in {right!r}]:\n"
+        "    heavy = {'torch', 'transformers', 'matplotlib', 'lightning', 'datasets'}\n"
+        "    got = run(words), sorted(heavy & set(sys.modules))\n"
+        "    if got != (code, []): sys.exit(f'{words}: {got}')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(wrong), "each is told in one line"
+    assert all(line.startswith("sightline: ") for line in lines)
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -66,6 +107,7 @@ def test_it_runs_as_a_module() -> None:
         (["train", "vit", "--data", "photos"], "KIND:PATH"),
         (["train", "vit", "--data", "folder:x", "steps"], "key=value"),
         (["train", "vit", "--data", "folder:x", "steps=1", "steps=2"], "twice"),
+        (["train", "vit", "--data", "folder:x"], "x: no such folder; expected one with CLASS/*.jpg of two classes"),
         (["evaluate", "vit"], "--data"),
         (["evaluate", "nowhere", "--data", "folder:x"], "nowhere: no such folder"),
     ],

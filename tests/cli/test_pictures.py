@@ -67,7 +67,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     Path("in").mkdir()
     for name in ("a", "b", "c"):
-        Image.new("RGB", (4, 4)).save(f"in/{name}.png")
+        Image.new("RGB", (16, 16)).save(f"in/{name}.png")
     return tmp_path
 
 
@@ -135,7 +135,7 @@ def test_machines_get_one_document_with_what_failed(capsys: Captured) -> None:
     Path("in/broken.png").write_bytes(b"no picture")
     assert word(["in", "nowhere.png"], as_json=True) == 2
     document = json.loads(capsys.readouterr().out)
-    assert list(document) == ["verb", "results", "index", "replaced", "failures"]
+    assert list(document) == ["verb", "results", "index", "replaced", "remarks", "failures"]
     assert [list(one) for one in document["results"]] == [["image", "text", "picture", "page", "asked"]] * 3
     assert document["results"][0]["asked"].keys() == {"loud", "sha256"}
     assert json.loads(Path("out/a.word.json").read_text("utf-8")) == document["results"][0]

@@ -109,11 +109,17 @@ def test_choices(home: Path, tiny_vit: Path, words: list[str], capsys: Captured)
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--method", "magic"], "method 'magic'"),
-        (["--layer", "9", "--method", "raw"], "layer 9"),
-        (["--head", "7", "--method", "raw"], "head 7"),
-        (["--query", "9,9", "--method", "raw"], "9"),
-        (["--limit", "1kB"], "limit"),
+        (["--method", "magic"], "--method 'magic'"),
+        (["--mass", "2"], "--mass 2.0"),
+        (["--layer", "9", "--method", "raw"], "--layer 9: layers 0 to 1 look at the picture; -1 is the last"),
+        (["--layer", "0", "--method", "rollout"], "--layer 0 belongs to --method raw or gradient"),
+        (["--head", "7"], "--head 7: that layer has 4 heads; give --method raw one from 0 to 3"),
+        (["--head", "7", "--method", "rollout"], "--head 7 belongs to --method raw"),
+        (["--head", "max", "--method", "rollout"], "--head max belongs to --method raw"),
+        (["--query", "9,9", "--method", "raw"], "--query 9,9: the picture has 4 rows of 4 patches"),
+        (["--query", "99"], "--query 99: the picture has 17 tokens, 0 to 16"),
+        (["--limit", "1kB"], "--limit: the recording would keep more than 1,000 bytes"),
+        (["--size", "48"], "--size 48: "),
     ],
 )
 def test_choices_that_cannot_be_had(home: Path, tiny_vit: Path, words: list[str], said: str, capsys: Captured) -> None:
@@ -122,6 +128,26 @@ def test_choices_that_cannot_be_had(home: Path, tiny_vit: Path, words: list[str]
     assert captured.out == ""
     assert captured.err.count("\n") == 1
     assert said in captured.err
+    for keyword in ("queries=", "sites=", "head=", "layer=", "method=", "limit="):
+        assert keyword not in captured.err, "the words of the shell, not Python's"
+
+
+@pytest.mark.parametrize(
+    ("words", "lines"),
+    [
+        (["--head", "7"], ["--head 7"]),
+        (["--query", "9,9"], ["cat.jpg: --query 9,9", "the same for 1 more: --query 9,9"]),
+    ],
+)
+def test_what_is_wrong_for_every_picture_is_said_once(
+    home: Path, tiny_vit: Path, words: list[str], lines: list[str], capsys: Captured
+) -> None:
+    shutil.copy(home / "cat.jpg", home / "dog.jpg")
+    assert run(["look", "cat.jpg", "dog.jpg", "-m", str(tiny_vit), *words]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == len(lines)
+    for line, begins in zip(told, lines, strict=True):
+        assert line.startswith(f"sightline: {begins}")
 
 
 def test_the_check_is_told_to_persons_and_machines(home: Path, tiny_vit: Path, capsys: Captured) -> None:

@@ -51,5 +51,5 @@ def test_json_names_the_animation_and_the_points(home: Path, capsys: pytest.Capt
     assert Path(result["animation"]).is_file()
     assert torch.tensor(result["points"]).shape == (2, 9, 2)
     assert run(["look", "cat.jpg", "-m", "own", "--json", "--method", "gradient"]) != 0
-    (failure,) = json.loads(capsys.readouterr().out)["failures"]
-    assert "not for models that move their points" in failure["error"]
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert "not for models that move their points" in error

@@ -54,6 +54,9 @@ def test_for_persons(home: Path, toys: Path, capsys: Captured) -> None:
     place = f"left {left:.0f}, top {top:.0f}, right {right:.0f}, bottom {bottom:.0f}"
     assert shown.startswith(f"one.png: {place} ({meant.probability:.0%})\n")
     assert "knows toy scenes." in shown
+    closing = shown.splitlines()[-1]
+    assert closing.startswith("A map shows where attention went, not why.")
+    assert closing.endswith("the box is chosen by what each box holds: they do not explain it.")
     for suffix in (".png", ".html", ".json"):
         assert (home / "points" / f"one.point{suffix}").is_file()
 

@@ -145,7 +145,7 @@ def test_bad_input_is_told_in_one_line_and_the_rest_is_done(
         (["--sample", "--scales", "big"], "--scales big: expected numbers between 0.1 and 4"),
         (["--sample", "--scales", "1,9"], "--scales 1,9: expected numbers"),
         (["--sample", "--scales", ""], "expected numbers"),
-        (["--sample", "--system", "nowhere"], "no segmenter 'nowhere': expected a bundled name"),
+        (["--sample", "--system", "nowhere"], "no segmenter 'nowhere': no bundled name (segmenter_hybrid)"),
     ],
 )
 def test_wrong_use_is_refused(words: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

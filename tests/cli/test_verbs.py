@@ -62,6 +62,21 @@ def test_classify_for_machines_with_a_bad_file(home: Path, tiny_vit: Path, capsy
     assert captured.err.count("\n") == 1
 
 
+def test_tiny_and_moving_pictures_are_remarked_on(home: Path, tiny_vit: Path, capsys: Captured) -> None:
+    picture = Image.open("noise.png")
+    picture.resize((1, 1)).save("dot.png")
+    picture.save("moving.gif", save_all=True, append_images=[picture.rotate(180)])
+    assert run(["classify", "noise.png", "dot.png", "moving.gif", "-m", str(tiny_vit)]) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "sightline: note: dot.png has 1 x 1 pixels, too few to tell much: do not rely on what is said of it",
+        "sightline: note: moving.gif has 2 frames, of which only the first is seen",
+    ]
+    assert run(["look", "dot.png", "noise.png", "-m", str(tiny_vit), "--json"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert [one["image"] for one in json.loads(captured.out)["remarks"]] == ["dot.png"]
+
+
 def test_survey(home: Path, tiny_vit: Path, capsys: Captured) -> None:
     assert run(["survey", "noise.png", "-m", str(tiny_vit), "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
@@ -85,8 +100,10 @@ def test_systems_lists_the_bundled_cards(capsys: Captured) -> None:
     assert run(["systems"]) == 0
     shown = capsys.readouterr().out
     for card in cards:
-        assert card["name"] in shown
+        assert f"\n{card['name']}" in f"\n{shown}"
         assert card["bytes"] > 0
+        assert " ".join(str(card.get("data", "")).split()) in " ".join(shown.split()), "nothing is cut"
+    assert max(map(len, shown.splitlines())) <= 120, "it can be read where no terminal folds it"
 
 
 def test_systems_with_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
@@ -127,10 +144,14 @@ def test_train_and_evaluate_hand_over_what_was_said(
         given.append((weights, data, split))
         return {"top1": 0.5, "parts": [{"pictures": 3}]}
 
+    (home / "x").mkdir()
     monkeypatch.setattr(recipes, "train", train)
     monkeypatch.setattr(recipes, "evaluate", evaluate)
     assert run(["train", "vit", "--data", "folder:x", "steps=20", "rate=1e-3", "--tiny", "--out", "o"]) == 0
     assert str(home / "runs" / "vit") in capsys.readouterr().out
+    (home / "o" / "checkpoints").mkdir(parents=True)
+    (home / "o" / "checkpoints" / "last.ckpt").touch()
+    (home / "o" / "run.json").write_text(json.dumps({"system": "vit", "data": "folder:x"}), "utf-8")
     assert run(["train", "--resume", "o"]) == 0
     capsys.readouterr()
     (home / "o" / "weights").mkdir(parents=True)

@@ -45,9 +45,12 @@ def test_other_files_and_hidden_ones_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"gone: no such folder"):
+    with pytest.raises(
+        ValueError,
+        match=r"gone: no such folder; expected one with CLASS/\*\.jpg of two classes",
+    ):
         ImageFolder(tmp_path / "gone")
-    with pytest.raises(ValueError, match="one folder for each class, at least two, found 0"):
+    with pytest.raises(ValueError, match=r"found 0 folders of classes; expected CLASS/\*\.jpg of two"):
         ImageFolder(tmp_path)
     fill(tmp_path / "train" / "a", 1)
     (tmp_path / "train" / "b").mkdir()

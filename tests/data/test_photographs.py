@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image, features
 
 from sightline.data import photographs
-from sightline.data.photographs import PhotographError, find_photographs, open_photograph, sample_photographs
+from sightline.data.photographs import PhotographError, find_photographs, open_photograph, remark, sample_photographs
 
 RED, WHITE = (220, 30, 40), (255, 255, 255)
 
@@ -413,3 +413,28 @@ def test_samples_open_and_their_sources_are_told() -> None:
         assert min(open_photograph(path).size) >= 200
         assert path.stat().st_size <= 60_000
         assert f"`{path.name}`" in told
+
+
+def test_what_is_remarked_of_a_picture(tmp_path: Path) -> None:
+    large, other = Image.new("RGB", (40, 30), "red"), Image.new("RGB", (40, 30), "blue")
+    cases = {
+        "plain.jpg": "",
+        "edge.png": "",
+        "thin.png": "has 200 x 15 pixels, too few",
+        "moving.gif": "has 2 frames, of which only the first",
+        "moving.png": "has 2 frames",
+        "moving.webp": "has 2 frames",
+        "pages.tif": "has 2 pages",
+        "phone.mpo": "",
+        "broken.gif": "",
+        "missing.png": "",
+    }
+    large.save(tmp_path / "plain.jpg")
+    large.resize((16, 16)).save(tmp_path / "edge.png")
+    large.resize((200, 15)).save(tmp_path / "thin.png")
+    for name in ("moving.gif", "moving.png", "moving.webp", "pages.tif", "phone.mpo"):
+        large.save(tmp_path / name, save_all=True, append_images=[other])
+    (tmp_path / "broken.gif").write_bytes((tmp_path / "moving.gif").read_bytes()[:20])
+    for name, said in cases.items():
+        told = remark(tmp_path / name)
+        assert told.startswith(said) if said else told == "", name

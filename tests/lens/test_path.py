@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sightline.lens.path import UNREAD, GlimpsePath, draw_paths
+from sightline.lens.path import UNREAD, GlimpsePath, apart, draw_paths
 
 PLACES = np.array([[-0.5, -0.5], [0.5, 0.25], [0.0, 0.9]])
 
@@ -64,6 +64,24 @@ def test_only_the_first_glimpses_are_drawn() -> None:
     for upto in range(4):
         drawn = np.asarray(path.drawn(upto))
         assert [bool((drawn == path.colour(n)).all(axis=2).any()) for n in range(3)] == [n < upto for n in range(3)]
+
+
+def test_numbers_of_glimpses_at_one_place_lie_side_by_side() -> None:
+    middles = [(50.0, 50.0), (10.0, 90.0), (51.0, 50.0), (50.0, 50.5), (0.0, 99.0), (0.0, 99.0)]
+    placed = apart(middles, 5.0, (100, 100))
+    assert placed[:2] == middles[:2], "what hides nothing stays where it is"
+    for number, (x, y) in enumerate(placed):
+        assert 5 <= x <= 94
+        assert 5 <= y <= 94
+        assert placed[: number + 1] == apart(middles[: number + 1], 5.0, (100, 100)), "later ones move none"
+        for other in placed[:number]:
+            assert np.hypot(x - other[0], y - other[1]) >= 10
+    crowded = apart([(2.0, 2.0)] * 9, 2.0, (4, 4))
+    assert len(crowded) == 9, "without room they lie on each other"
+    path = GlimpsePath(np.zeros((40, 40), np.uint8), np.zeros((2, 2)), patch=4)
+    both = np.asarray(path.drawn())
+    counts = [int((both == path.colour(number)).all(axis=2).sum()) for number in range(2)]
+    assert min(counts) > 100, "the disc of the first is not covered by that of the second"
 
 
 def test_animation_has_a_frame_a_glimpse_and_dwells_on_the_last(tmp_path: Path) -> None:

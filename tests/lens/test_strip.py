@@ -28,6 +28,11 @@ def test_the_picture_has_a_map_for_each_word() -> None:
     assert strip(scores=[0.5, 0.25, 1.0]).picture().height > plain.height
 
 
+def test_the_small_print_stands_once() -> None:
+    # without a caption nothing stands above the maps but the title
+    assert strip().picture().height < strip(caption="one line").picture().height
+
+
 class Parts(HTMLParser):
     def __init__(self) -> None:
         super().__init__()

@@ -11,8 +11,9 @@ from PIL import Image
 
 from sightline.data.vocabulary import Vocabulary
 from sightline.systems.visual7w import Visual7W
-from sightline.tasks.answerer import Answerer, QuestionError, open_answerer
+from sightline.tasks.answerer import Answerer, open_answerer
 from sightline.tasks.ask import ask
+from sightline.tasks.questions import QuestionError
 
 WORDS = ("what", "color", "is", "the", "cube", "red", "blue", "left", "of", "sphere", "a")
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))

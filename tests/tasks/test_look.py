@@ -13,7 +13,8 @@ from PIL import Image
 
 from sightline.data.photographs import PhotographError, sample_photographs
 from sightline.tasks.classify import classify
-from sightline.tasks.look import METHODS, best_labels, concentration, describe, look, peak
+from sightline.tasks.look import best_labels, concentration, describe, look, peak
+from sightline.tasks.methods import METHODS
 from sightline.tasks.vision_model import ModelError, open_vision_model
 
 Save = Callable[[str], Path]

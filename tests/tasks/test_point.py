@@ -11,8 +11,9 @@ from PIL import Image
 
 from sightline.data.vocabulary import Vocabulary
 from sightline.systems.visual7w import Visual7W, Visual7WPointing
-from sightline.tasks.answerer import Answerer, QuestionError
+from sightline.tasks.answerer import Answerer
 from sightline.tasks.point import _sameness, apart, as_question, overlap, point, windows, with_boxes
+from sightline.tasks.questions import QuestionError
 
 WORDS = ("which", "object", "is", "the", "cube", "red", "left", "of", "these", "objects")
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))

@@ -70,6 +70,8 @@ def test_the_map_lays_the_rollout_of_the_class_token_on_the_cells_read_last(fold
     last = next(site for site in recording if site.path == "steps.2.points").weights[0, 0]
     torch.testing.assert_close(seen.heat, (shares @ last).view(8, 8), atol=1e-6, rtol=1e-5)
     assert seen.method == "rollout"
+    with pytest.raises(ValueError, match=r"layer 9: \d layers follow the last look"):
+        look(CAT, model=folder, method="raw", layer=9)
     raw = look(CAT, model=folder, method="raw", layer=0, head=1)
     weights = next(site for site in recording if site.path.startswith("layers.0")).weights[0, 1, 0, 1:]
     torch.testing.assert_close(torch.as_tensor(raw.points.weights).float(), weights, atol=1e-6, rtol=1e-5)

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from sightline.checkpoints.bundled import bundled_folder
 from sightline.tasks.vision_model import ModelError, VisionModel, open_vision_model, plain_prepare, seen_box
 
 Save = Callable[[str], Path]
@@ -133,7 +134,15 @@ def test_specs_that_name_no_model(tmp_path: Path, save_tiny: Save, monkeypatch: 
     weights = load_file(headless / "model.safetensors")
     dropped = next(name for name in weights if "layers.1" in name or "layer.1" in name)
     save_file({k: v for k, v in weights.items() if k != dropped}, headless / "model.safetensors", {"format": "pt"})
+    for name, own in (("alone", bundled_folder("vit")), ("headed", save_tiny("vit"))):  # copied without their config
+        (tmp_path / name).mkdir()
+        shutil.copy(own / "model.safetensors", tmp_path / name)
     for spec, said in [
+        (
+            str(tmp_path / "alone"),
+            r"no known source, and no config.json lies beside them; put the one .* there$",
+        ),
+        (str(tmp_path / "headed"), r"number of heads, and no config.json lies beside them; put the one .* there$"),
         (str(tmp_path / "empty"), "empty"),
         (str(tmp_path / "text"), "not JSON"),
         (str(tmp_path / "strange"), "transformers cannot open it"),

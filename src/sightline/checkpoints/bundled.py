@@ -3,9 +3,10 @@
 import json
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+if TYPE_CHECKING:  # names and cards are read without torch, so that a wrong name is told at once
+    from torch import nn
 
 
 def _home() -> Path:
@@ -33,7 +34,7 @@ def bundled_card(name: str) -> dict[str, Any]:
     return json.loads((bundled_folder(name) / "card.json").read_text(encoding="utf-8"))
 
 
-def bundled(name: str) -> nn.Module:
+def bundled(name: str) -> "nn.Module":
     """Builds the system called `name` with its weights from the package, in float32 and evaluation mode."""
     from sightline.checkpoints.load import load_checkpoint
 

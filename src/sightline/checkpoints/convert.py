@@ -13,6 +13,14 @@ from sightline.checkpoints.read import shorten
 _HEADS_OF_WIDTH = {1280: 16, 1408: 16, 1664: 16}
 
 
+class Untold(ValueError):
+    """Weights alone do not tell what they are: `reason` says what is missing, `advice` which keyword would tell."""
+
+    def __init__(self, reason: str, advice: str) -> None:
+        super().__init__(f"{reason}: {advice}")
+        self.reason, self.advice = reason, advice
+
+
 class Converted(NamedTuple):
     """A system, the constructor keywords that the weights show, and its state dict in Sightline's names."""
 
@@ -110,7 +118,7 @@ def choose_heads(dim: int, overrides: Mapping[str, Any], config: Mapping[str, An
     """
     heads = overrides.get("heads", config.get("num_attention_heads"))
     if heads is None and dim % 64:
-        raise ValueError(f"weights of width {dim} do not show their number of heads: give heads=...")
+        raise Untold(f"weights of width {dim} do not show their number of heads", "give heads=...")
     heads = _HEADS_OF_WIDTH.get(dim, dim // 64) if heads is None else heads
     if not isinstance(heads, int) or heads < 1 or dim % heads:
         raise ValueError(f"heads must divide the width {dim}, given heads={heads}")

@@ -22,7 +22,8 @@ from sightline.checkpoints import (
     transformers_vit,
     tutorial_captions,
 )
-from sightline.checkpoints.read import read, shorten
+from sightline.checkpoints.convert import Untold
+from sightline.checkpoints.read import Contents, read, shorten
 
 # A source is a module with matches(keys, config) and convert(state, config, **overrides).  The first that
 # matches is taken, so the more specific stand first.
@@ -60,13 +61,23 @@ def load_checkpoint(path: str | Path, source: str | None = None, **overrides: An
     if source is None:
         source = next((name for name, one in SOURCES.items() if one.matches(contents.state, contents.config)), None)
         if source is None:
-            raise ValueError(
-                f"{contents.origin}: these weights' names ({shorten(list(contents.state), 4)}) belong to "
-                f"no known source; if you know better, give source=, one of {', '.join(SOURCES)}"
+            names = shorten(list(contents.state), 4)
+            raise Untold(
+                f"{contents.origin}: these weights' names ({names}) belong to no known source{_config_too(contents)}",
+                f"if you know better, give source=, one of {', '.join(SOURCES)}",
             )
     elif source not in SOURCES:
         raise ValueError(f"source must be one of {', '.join(SOURCES)}, given {source!r}")
     try:
         return SOURCES[source].convert(contents.state, contents.config, **overrides).build()
+    except Untold as error:
+        raise Untold(f"{contents.origin} as {source}: {error.reason}{_config_too(contents)}", error.advice) from error
     except ValueError as error:
         raise ValueError(f"{contents.origin} as {source}: {error}") from error
+
+
+def _config_too(contents: Contents) -> str:
+    """What else is missing where weights were copied alone: the file that would tell what they are."""
+    if contents.config:
+        return ""
+    return ", and no config.json lies beside them; put the one that they were saved with there"

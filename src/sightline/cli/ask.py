@@ -8,6 +8,7 @@ import typer
 
 from sightline.cli.console import busy, hush_libraries
 from sightline.cli.failures import Misuse
+from sightline.cli.given import check_named
 from sightline.cli.pictures import Batch, Made, Told, gather, not_why
 
 if TYPE_CHECKING:
@@ -49,16 +50,21 @@ def ask(
     """
     if not images or not question.strip():
         raise Misuse('ask needs a picture and a question in quotes, as in: sightline ask photo.jpg "what is it?"')
+    from sightline.tasks.questions import ANSWERERS, WORDS, QuestionError, check_question, words_of
+
+    named = None if system == "auto" else system
+    if named is not None:
+        check_named(named, "answerer", WORDS)
+    check_question(question, named)
     pictures, failures = gather(images)
     batch = Batch("ask", pictures, failures, out, as_json)
     if pictures:
         with busy(f"Opening {system} …", as_json):
-            from sightline.tasks.answerer import QuestionError, open_answerer, words_of
-            from sightline.tasks.ask import CANDIDATES
+            from sightline.tasks.answerer import open_answerer
             from sightline.tasks.ask import ask as answer
 
             hush_libraries()
-            opened = open_answerer(None if system == "auto" else system, CANDIDATES, words_of(question))
+            opened = open_answerer(named, ANSWERERS, words_of(question))
         offered = [one.strip() for one in choices.split(",")] if choices else None
         batch.answer_each(
             partial(answer, question=question, choices=offered, system=opened, beam=beam),

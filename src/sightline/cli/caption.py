@@ -8,6 +8,7 @@ import typer
 
 from sightline.cli.console import busy, hush_libraries
 from sightline.cli.failures import Misuse
+from sightline.cli.given import check_named
 from sightline.cli.pictures import Batch, Made, Told, gather, not_why
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def caption(
     """
     if not images and not sample:
         raise Misuse("caption needs at least one IMAGE (or --sample); see `sightline caption --help`")
+    check_named(system, "captioner", "vocabulary.json")
     photographs, failures = gather(images or [], sample)
     batch = Batch("caption", photographs, failures, out, as_json)
     if photographs:

@@ -7,8 +7,9 @@ import typer
 
 from sightline.cli.console import print_json
 from sightline.cli.failures import Misuse, exit_with, told_failures
+from sightline.cli.given import check_named
 from sightline.cli.look import open_model
-from sightline.cli.pictures import each, gather
+from sightline.cli.pictures import each, gather, remark_on
 
 
 def classify(
@@ -38,8 +39,10 @@ def classify(
     """
     if not images and not sample:
         raise Misuse("classify needs at least one IMAGE (or --sample); see `sightline classify --help`")
+    check_named(model, "model")
     photographs, failures = gather(images or [], sample)
     results = []
+    remarks = remark_on(photographs, quiet=as_json)
     if photographs:
         opened = open_model(model, as_json)
         from sightline.tasks.classify import classify as name_classes
@@ -51,5 +54,5 @@ def classify(
             if not as_json:
                 typer.echo(f"{photograph}: {labels}")
     if as_json:
-        print_json({"verb": "classify", "results": results, "failures": told_failures(failures)})
+        print_json({"verb": "classify", "results": results, "remarks": remarks, "failures": told_failures(failures)})
     exit_with(failures)

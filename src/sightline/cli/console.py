@@ -1,6 +1,7 @@
 """What the verbs print on: results go to stdout; progress and remarks go to stderr."""
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
@@ -63,7 +64,15 @@ def tracked(items: Sequence[Item], message: str, quiet: bool) -> Iterator[Item]:
 
 def hush_libraries() -> None:
     """Keep other libraries' loading bars and advice off the terminal; their errors still come through."""
-    import transformers
+    # what is not imported yet reads these when it is: to import it for this alone would take seconds
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if "huggingface_hub" in sys.modules:
+        from huggingface_hub.utils import disable_progress_bars
 
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+        disable_progress_bars()
+    if "transformers" in sys.modules:
+        import transformers
+
+        transformers.utils.logging.set_verbosity_error()
+        transformers.utils.logging.disable_progress_bar()

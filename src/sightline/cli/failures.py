@@ -48,6 +48,23 @@ def report(failures: Failures, source: str, error: BaseException) -> None:
     failures.append((source, error))
 
 
+def report_once(failures: Failures, source: str, error: BaseException, said: dict[str, int]) -> None:
+    """The same, but a message that was `said` already is only counted; `say_counts` tells of these at the end."""
+    message = one_line(error)
+    if message in said:
+        failures.append((source, error))
+    else:
+        report(failures, source, error)
+    said[message] = said.get(message, -1) + 1
+
+
+def say_counts(said: dict[str, int]) -> None:
+    """Say for how many more the same was wrong."""
+    for message, more in said.items():
+        if more:
+            say(f"the same for {more} more: {message[:60]}")
+
+
 def told_failures(failures: Failures, key: str = "image") -> list[dict[str, Any]]:
     """The failures of a batch for the JSON document of a verb, each named under `key`."""
     return [{key: source, "error": one_line(error)} for source, error in failures]

@@ -6,7 +6,9 @@ from typing import Any
 import typer
 
 from sightline.cli.console import print_json, tracked
-from sightline.cli.failures import Failures, Misuse, exit_with, report, told_failures
+from sightline.cli.failures import Failures, Misuse, exit_with, report_once, told_failures
+from sightline.cli.pictures import remark_on
+from sightline.cli.wording import WrongOption, in_shell_words
 
 
 def film(
@@ -25,13 +27,19 @@ def film(
         raise Misuse("--check is for single pictures; leave --video out")
     if video.suffix.lower() not in (".gif", ".webp"):
         raise Misuse(f"--video {video}: give a name that ends in .gif or .webp")
+    remark_on(photographs, quiet=as_json)
     made = None
     if photographs:
         opened = open_model(model, as_json)
         from sightline.tasks.frames import in_order, look_at_frames
 
+        said: dict[str, int] = {}
+
         def failed(source: Path, error: Exception) -> None:
-            report(failures, str(source), error)
+            told = in_shell_words(error)
+            if isinstance(told, WrongOption):
+                raise told from error
+            report_once(failures, str(source), told, said)
 
         frames = tracked(in_order(photographs), "Looking", quiet=as_json)
         made = look_at_frames(frames, model=opened, failed=failed, **options)

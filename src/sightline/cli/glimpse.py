@@ -8,6 +8,7 @@ import typer
 
 from sightline.cli.console import busy
 from sightline.cli.failures import Misuse
+from sightline.cli.given import check_named
 from sightline.cli.pictures import Batch, Made, Told, gather
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def glimpse(
     """
     if not images:
         raise Misuse("glimpse needs at least one IMAGE; see `sightline glimpse --help`")
+    check_named(system, "system that glimpses", begins="ram")
     pictures, failures = gather(images)
     batch = Batch("glimpse", pictures, failures, out, as_json)
     if pictures:

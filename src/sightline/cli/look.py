@@ -10,8 +10,10 @@ import typer
 
 from sightline.cli.console import busy, hush_libraries
 from sightline.cli.failures import Misuse, exit_with, say
+from sightline.cli.given import check_named
 from sightline.cli.outputs import OutputFolder, tell_replaced
 from sightline.cli.pictures import Batch, Made, Told, gather
+from sightline.cli.wording import WrongOption, in_shell_words
 
 if TYPE_CHECKING:
     from sightline.tasks.vision_model import VisionModel
@@ -78,6 +80,9 @@ def look(
     """
     if not images and not sample:
         raise Misuse("look needs at least one IMAGE (or --sample); see `sightline look --help`")
+    check_method(method, mass)
+    if model is not None:
+        check_named(model, "model")
     options: dict[str, Any] = {
         "method": method,
         "layer": layer,
@@ -99,7 +104,8 @@ def look(
     index = None
     if batch.folder is not None:
         opened = open_model(model, as_json)
-        batch.make_each(partial(_look_at, opened=opened, folder=batch.folder, options=options), doing="Looking")
+        looking = partial(_look_at, opened=opened, folder=batch.folder, options=options)
+        batch.make_each(looking, doing="Looking", fatal=(WrongOption,))
         index = batch.index(f"Where {opened.name} looks", _sentence)
     if as_json:
         batch.print_json(index)
@@ -121,6 +127,16 @@ def open_model(name: str | None, quiet: bool) -> "VisionModel":
     return opened
 
 
+def check_method(method: str, mass: float) -> None:
+    """Raises `Misuse` for another --method than there is, and for a --mass that is no share."""
+    from sightline.tasks.methods import check_choice
+
+    try:
+        check_choice(method, mass)
+    except ValueError as error:
+        raise Misuse(f"--{error}") from error
+
+
 def parse_head(text: str) -> str | int:
     """``mean``, ``max``, ``min`` or a head's number."""
     if text.lstrip("-").isdigit():
@@ -137,7 +153,7 @@ def parse_query(text: str) -> str | int | tuple[int, int] | None:
     if all(part.lstrip("-").isdigit() for part in parts) and len(parts) in (1, 2):
         numbers = [int(part) for part in parts]
         return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
-    if len(parts) != 1 or not text.isidentifier():
+    if text not in ("auto", "class", "mean"):
         raise Misuse(f"--query {text}: give auto, class, mean, a token's number, or ROW,COLUMN of a patch")
     return None if text == "auto" else text
 
@@ -158,7 +174,10 @@ def parse_bytes(text: str) -> int:
 def _look_at(photograph: Path, opened: "VisionModel", folder: OutputFolder, options: dict[str, Any]) -> Made:
     from sightline.tasks.look import look as look_at
 
-    seen = look_at(photograph, model=opened, **options)
+    try:
+        seen = look_at(photograph, model=opened, **options)
+    except (ValueError, RuntimeError) as error:
+        raise in_shell_words(error) from error
     endings = (*SUFFIXES, MOVING) if hasattr(seen, "points") else SUFFIXES
     paths = folder.names(photograph, endings)
     for path in paths:

@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 import typer
 
 from sightline.cli.console import print_json, tracked
-from sightline.cli.failures import Failures, exit_with, report, told_failures
+from sightline.cli.failures import Failures, exit_with, report, report_once, say, say_counts, told_failures
 from sightline.cli.outputs import OutputFolder, replaced_files, tell_replaced
 
+MOST_REMARKS = 5  # lines on a terminal
 Told = dict[str, Any]  # what --json prints of one picture
 Result = TypeVar("Result")
 
@@ -34,6 +35,19 @@ def gather(images: list[str], sample: bool = False) -> tuple[list[Path], Failure
     return list(found), failures
 
 
+def remark_on(pictures: Sequence[Path], quiet: bool) -> list[dict[str, str]]:
+    """What is to be known of some pictures, for the JSON document of a verb; for persons it is said on stderr."""
+    from sightline.data.photographs import remark
+
+    found = [{"image": str(picture), "remark": told} for picture in pictures if (told := remark(picture))]
+    if not quiet:
+        for one in found[:MOST_REMARKS]:
+            say(f"note: {one['image']} {one['remark']}")
+        if len(found) > MOST_REMARKS:
+            say(f"note: {len(found) - MOST_REMARKS} more pictures are tiny or one of several; --json lists them")
+    return found
+
+
 def each(
     pictures: Sequence[Path],
     make: Callable[[Path], Result],
@@ -46,16 +60,19 @@ def each(
     """Each picture with what `make` gives of it; one that it cannot use is reported and the rest goes on.
 
     `doing` stands beside the progress bar, unless `quiet`.  An error in `fatal` is raised: it would be every picture's.
+    Another that is the same for several is said once, and at the end for how many more.
     """
+    said: dict[str, int] = {}
     for picture in tracked(pictures, doing, quiet=quiet):
         try:
             made = make(picture)
         except fatal:
             raise
         except (ValueError, OSError, RuntimeError, MemoryError) as error:
-            report(failures, str(picture), error)
+            report_once(failures, str(picture), error, said)
         else:
             yield picture, made
+    say_counts(said)
 
 
 @dataclass(frozen=True)
@@ -81,6 +98,7 @@ class Batch:
         self.verb, self.pictures, self.failures, self.as_json = verb, pictures, failures, as_json
         self.folder = OutputFolder(out) if pictures else None
         self.made: list[Made] = []
+        self.remarks = remark_on(pictures, quiet=as_json)
 
     def make_each(self, make: Callable[[Path], Made], *, doing: str, fatal: tuple[type[Exception], ...] = ()) -> None:
         """Makes something of each picture; `doing` and `fatal` are as in `each`."""
@@ -153,7 +171,8 @@ class Batch:
         """The one JSON document of the verb."""
         files = {"index": index and str(index), "replaced": replaced_files(self.folder)}
         results = [made.told for made in self.made]
-        print_json({"verb": self.verb, "results": results, **files, "failures": told_failures(self.failures)})
+        told = {"remarks": self.remarks, "failures": told_failures(self.failures)}
+        print_json({"verb": self.verb, "results": results, **files, **told})
 
 
 def not_why(told: Told) -> str:

@@ -8,7 +8,8 @@ import typer
 
 from sightline.cli.console import busy, hush_libraries
 from sightline.cli.failures import Misuse
-from sightline.cli.pictures import Batch, Made, Told, gather
+from sightline.cli.given import check_named
+from sightline.cli.pictures import Batch, Made, Told, gather, not_why
 
 if TYPE_CHECKING:
     from sightline.tasks.point import Pointed
@@ -47,7 +48,11 @@ def point(
     """
     if not images or not question.strip():
         raise Misuse('point needs a picture and what to point at in quotes: sightline point scene.png "the red cube"')
+    from sightline.tasks.questions import WORDS, QuestionError, check_question, words_of
+
     candidates = parse_boxes(boxes) if boxes else None
+    check_named(system, "answerer", WORDS)
+    check_question(question, system)
     pictures, failures = gather(images)
     if candidates is not None and len(pictures) > 1:
         raise Misuse(
@@ -57,7 +62,7 @@ def point(
     if pictures:
         with busy(f"Opening {system} …", as_json):
             from sightline.systems.visual7w import Visual7WPointing
-            from sightline.tasks.answerer import QuestionError, open_answerer, words_of
+            from sightline.tasks.answerer import open_answerer
             from sightline.tasks.point import point as point_at
 
             hush_libraries()
@@ -119,4 +124,9 @@ def _show(made: Made) -> str:
 
 
 def _close(told: Told) -> str:
-    return f"{told['system']} knows {told['knows']}." if told["knows"] else f"Answered by {told['system']}."
+    by = f"{told['system']} knows {told['knows']}." if told["knows"] else f"Answered by {told['system']}."
+    if told["page"] is None:  # without attention there are no maps to speak of
+        return by
+    # the score of a box is made of its own cells and of the question as read; the maps enter by the latter alone
+    apart = "Its maps are of reading the question; the box is chosen by what each box holds: they do not explain it."
+    return f"{by}\n{not_why(told)}  {apart}"

@@ -8,6 +8,7 @@ import typer
 
 from sightline.cli.console import busy, hush_libraries
 from sightline.cli.failures import Misuse
+from sightline.cli.given import check_named
 from sightline.cli.pictures import Batch, Made, Told, gather, not_why
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def segment(
     asked: dict[str, Any] = {"system": system, "scales": read_scales(scales), "flip": flip}
     if smooth:  # only then, so that what was made before there was this choice is still known
         asked["smooth"] = True
+    check_named(system, "segmenter", begins="segmenter")
     photographs, failures = gather(images or [], sample)
     batch = Batch("segment", photographs, failures, out, as_json)
     if photographs:

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from sightline.cli.console import busy, print_json, print_table
+from sightline.cli.given import check_named
 from sightline.cli.look import open_model
 
 
@@ -31,6 +32,7 @@ def survey(
     """
     from sightline.data.photographs import open_photograph, sample_photographs
 
+    check_named(model, "model")
     photograph = open_photograph(image if image is not None else sample_photographs()[0])
     opened = open_model(model, as_json)
     with busy("Running the model once …", as_json):

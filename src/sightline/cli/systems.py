@@ -1,11 +1,15 @@
 """`sightline systems`: the weights that come with the package, and what they reached."""
 
+import sys
+import textwrap
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from sightline.cli.console import print_json, print_table
+
+WIDTH = 100
 
 
 def systems(
@@ -32,6 +36,10 @@ def systems(
         return
     if not cards:
         typer.echo("No weights come with this build; give --model a folder or a hub id.")
+        return
+    if not sys.stdout.isatty():  # a table would be far wider than a page, in a pipe or a file
+        typer.echo("\n\n".join(_block(card) for card in cards) + "\n")
+        typer.echo("Measured on data held out from training; --json gives the whole cards, with commands and controls.")
         return
     columns = ("name", "system", "trained on", "reached", "chance", "size")
     print_table("Bundled systems", columns, [_row(card) for card in cards], right=columns[4:])
@@ -80,6 +88,17 @@ def _row(card: dict[str, Any]) -> list[str]:
         _chance(card),
         f"{card['bytes'] / 1e6:.1f} MB",
     ]
+
+
+def _block(card: dict[str, Any]) -> str:
+    """One card in lines of at most WIDTH columns, for where no terminal says how wide it is."""
+    name, system, *rest = _row(card)
+    told = dict(zip(("trained on", "reached", "chance", "size"), rest, strict=True))
+    lines = [f"{name} ({system})" if name != system else name]
+    for key, value in told.items():
+        if value and value != "-":
+            lines.append(textwrap.fill(f"{key}: {value}", WIDTH, initial_indent="  ", subsequent_indent="    "))
+    return "\n".join(lines)
 
 
 def _size(folder: Path) -> int:

@@ -16,7 +16,13 @@ _WEIGHTS = typer.Argument(metavar="WEIGHTS", help="A bundled name, the folder of
 _DEVICES = typer.Option(help="GPUs of each machine (processes, where there are none) that share every batch.")
 _NODES = typer.Option(help="Machines; start the same command on each, by torchrun or Slurm.")
 _STRATEGY = typer.Option(metavar="ddp|fsdp", help="Copies of the network, or one that is spread over all.")
-_DATA = typer.Option("--data", "-d", metavar="KIND:PATH", help="Kind of data and where it is, as in folder:photos.")
+_DATA = typer.Option(
+    "--data",
+    "-d",
+    metavar="KIND:PATH",
+    help="Kind of data and where it is, as in folder:photos, with photos/CLASS/*.jpg (every tenth is held back), or "
+    "photos/train/CLASS/*.jpg and photos/val/CLASS/*.jpg.",
+)
 
 
 def train(
@@ -46,7 +52,9 @@ def train(
     if system is None and resume is None:
         raise Misuse("train needs a SYSTEM, such as vit, or --resume FOLDER; see `sightline train --help`")
     overrides = parse_settings(settings or [])
+    _check_run(system, data, resume, overrides)
     check_data(data, needed=resume is None)
+    check_folder(data)
     hush_libraries()
     # torch warns of a search for unused parameters that found none, in each process, on the terminal
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -77,8 +85,9 @@ def evaluate(
       sightline evaluate runs/vit --data folder:photos/
       sightline evaluate runs/vit/weights --data folder:photos/ --split train --json
     """
-    check_data(data, needed=True)
     folder = weights_of(system)
+    check_data(data, needed=True)
+    check_folder(data)
     hush_libraries()
     from sightline.recipes.train import evaluate as run_evaluation
 
@@ -89,6 +98,17 @@ def evaluate(
         return
     for line in told(figures):
         typer.echo(line)
+
+
+def _check_run(system: str | None, data: str | None, resume: Path | None, overrides: dict[str, Any]) -> None:
+    """Raises TrainingError for a run that cannot be, before torch and Lightning are imported."""
+    from sightline.recipes.known import check_plan
+    from sightline.recipes.plan import read_plan
+
+    if resume is not None:
+        read_plan(resume, system, data, overrides)
+    elif system is not None:
+        check_plan(system, overrides)
 
 
 def weights_of(system: str) -> Path:
@@ -148,3 +168,12 @@ def check_data(data: str | None, needed: bool) -> None:
     if not (colon and kind and path):
         told = "missing" if data is None else data
         raise Misuse(f"--data {told}: give KIND:PATH, such as folder:photos/")
+
+
+def check_folder(data: str | None) -> None:
+    """Raises ValueError, saying what is expected there, for `folder:PATH` where there is no such folder."""
+    kind, _, path = (data or "").partition(":")
+    if kind == "folder" and "+" not in path and not Path(path).expanduser().is_dir():
+        from sightline.data.folder import ImageFolder
+
+        ImageFolder(path)

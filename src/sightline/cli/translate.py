@@ -10,6 +10,7 @@ import typer
 
 from sightline.cli.console import busy, hush_libraries, print_json, tracked
 from sightline.cli.failures import Failures, Misuse, exit_with, report, told_failures
+from sightline.cli.given import check_named
 from sightline.cli.outputs import OutputFolder, replaced_files, tell_replaced
 
 if TYPE_CHECKING:
@@ -53,7 +54,9 @@ def translate(
     """
     if not sentences and not files:
         raise Misuse("translate needs at least one SENTENCE, or --file; see `sightline translate --help`")
+    check_named(system, "translator", "pieces.json")
     failures: Failures = []
+    sentences = _worded(sentences or [], failures)
     lines = _read_files(files or [], failures)
     if not sentences and not lines:
         _finish(system, [], failures, None, as_json)
@@ -66,7 +69,7 @@ def translate(
     folder = OutputFolder(out) if out else None
     options = {"beam": beam, "length_penalty": length_penalty}
     results = []
-    for result in _each(sentences or [], opened, options, folder, failures, as_json):
+    for result in _each(sentences, opened, options, folder, failures, as_json):
         results.append(result)
         if not as_json:
             _say(result)
@@ -87,6 +90,14 @@ def _finish(
     else:
         tell_replaced(folder)
     exit_with(failures)
+
+
+def _worded(sentences: list[str], failures: Failures) -> list[str]:
+    """The sentences that say something; the others are reported before any system is opened."""
+    for sentence in sentences:
+        if not sentence.strip():
+            report(failures, repr(sentence[:60]), Misuse("the sentence is empty; give some words"))
+    return [sentence for sentence in sentences if sentence.strip()]
 
 
 def _read_files(files: list[Path], failures: Failures) -> list[tuple[Path, list[str]]]:

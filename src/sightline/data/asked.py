@@ -17,15 +17,15 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from sightline.data.question_words import LONGEST_QUESTION, question_words
 from sightline.data.questions import Questions
 from sightline.data.scenes import Scenes
 from sightline.data.scenes.graph import COLORS, MATERIALS, SHAPES, SIZES
 from sightline.data.scenes.layout import MOST_THINGS
-from sightline.data.vocabulary import Vocabulary, caption_tokens
+from sightline.data.vocabulary import Vocabulary
 
 SIDE = 64  # pixels of the world's pictures
-SPELLING = {"colour": "color", "colours": "colors", "coloured": "colored", "grey": "gray"}
-LONGEST_QUESTION, LONGEST_ANSWER = 20, 8  # words
+LONGEST_ANSWER = 8  # words
 TASKS = {"telling": (3, 6), "pointing": (4, 7)}  # fewest and most things in a scene
 ATTRIBUTES = {"color": COLORS, "shape": SHAPES, "material": MATERIALS, "size": SIZES}
 _CHUNK = 64
@@ -147,15 +147,6 @@ def _filled(rows: list[list[int]], most: int) -> Tensor:
 
 def _as_many(choices: tuple[str, ...], count: int) -> tuple[str, ...]:
     return choices + choices[-1:] * (count - len(choices))
-
-
-def question_words(text: str) -> list[str]:
-    """Splits a question into the words an answerer reads: lower case, no marks, one spelling, what's as what is."""
-    words = [SPELLING.get(word, word) for word in caption_tokens(text)]
-    asking = {"what", "where", "which", "there", "who"}
-    return [
-        "is" if word == "'s" and before in asking else word for before, word in zip(["", *words], words, strict=False)
-    ]
 
 
 def of_world(task: str, split: str, count: int, folder: Path, seed: int = 0) -> Asked:

@@ -7,6 +7,8 @@ import numpy as np
 
 from sightline.data.photographs import SUFFIXES, open_photograph
 
+# the two layouts that are read, as help and errors tell them
+LAYOUT = "CLASS/*.jpg of two classes or more, or these within train/ and val/"
 _TRAIN, _VAL = ("train", "training"), ("val", "valid", "validation", "test")
 
 
@@ -23,7 +25,7 @@ class ImageFolder:
     def __init__(self, path: str | os.PathLike[str], split: str = "train") -> None:
         root = Path(path).expanduser()
         if not root.is_dir():
-            raise ValueError(f"{root}: no such folder; expected {root}/train/CLASS/*.jpg and {root}/val/CLASS/*.jpg")
+            raise ValueError(f"{root}: no such folder; expected one with {LAYOUT}")
         if split not in ("train", "val"):
             raise ValueError(f"split must be 'train' or 'val', given {split!r}")
         chosen = [root / name for name in (_TRAIN if split == "train" else _VAL) if (root / name).is_dir()]
@@ -33,7 +35,7 @@ class ImageFolder:
         where = chosen[0] if divided else root
         self.classes = tuple(sorted(f.name for f in where.iterdir() if f.is_dir() and not f.name.startswith(".")))
         if len(self.classes) < 2:
-            raise ValueError(f"{where}: expected one folder for each class, at least two, found {len(self.classes)}")
+            raise ValueError(f"{where}: found {len(self.classes)} folders of classes; expected {LAYOUT}")
         self.files: list[Path] = []
         numbers: list[int] = []
         for number, name in enumerate(self.classes):

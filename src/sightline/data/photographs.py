@@ -16,6 +16,10 @@ from PIL import Image, UnidentifiedImageError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+TINY = 16  # pixels of a side, below which a picture says next to nothing
+_BROKEN = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, struct.error)
+_MOVING = {"GIF": "frames", "PNG": "frames", "WEBP": "frames", "AVIF": "frames", "TIFF": "pages"}
+
 # Pillow itself refuses at twice its own 89.5 megapixel warning level, which is this number
 MOST_PIXELS = 178_956_970
 
@@ -99,6 +103,26 @@ def find_photographs(paths: "Iterable[str | os.PathLike[str]] | str | os.PathLik
         for path in _expand(os.fspath(given)):
             found.setdefault(os.path.realpath(path), path)
     return list(found.values())
+
+
+def remark(path: str | os.PathLike[str]) -> str:
+    """What to know of a picture before what is said of it is believed: that it is tiny, or one of several; else "".
+
+    No pixels are decoded; a file that is no picture is left to `open_photograph`.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                (width, height), kind, frames = image.size, image.format, getattr(image, "n_frames", 1)
+    except (*_BROKEN, Image.DecompressionBombError):
+        return ""
+    said = []
+    if kind in _MOVING and frames > 1:  # phones keep small copies as further frames of a JPEG: these are no animation
+        said.append(f"has {frames} {_MOVING[kind]}, of which only the first is seen")
+    if min(width, height) < TINY:
+        said.append(f"has {width} x {height} pixels, too few to tell much: do not rely on what is said of it")
+    return "; ".join(said)
 
 
 def sample_photographs() -> list[Path]:
@@ -239,7 +263,7 @@ def _how_broken(error: Exception) -> str:
 def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(_ORIENTATION, 1)
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, AttributeError, struct.error):
+    except _BROKEN:
         return 1  # unreadable metadata says nothing about the way up; the picture itself is fine
     return value if isinstance(value, int) else 1
 

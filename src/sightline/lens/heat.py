@@ -80,7 +80,9 @@ def fuse_heads(weights: Float[Tensor, "batch heads *rest"], head: str | int) -> 
         return weights.amax(1) if head == "max" else weights.amin(1)
     if isinstance(head, int) and -weights.shape[1] <= head < weights.shape[1]:
         return weights[:, head]
-    raise ValueError(f'head {head!r}: give "mean", "max", "min" or a number from 0 to {weights.shape[1] - 1}')
+    count = weights.shape[1]
+    choices = f'"mean", "max", "min" or a number from 0 to {count - 1}'
+    raise ValueError(f"head {head!r}: there are {count} heads; give {choices}")
 
 
 def mean_row(site: Site) -> Float[Tensor, "batch heads keys"]:

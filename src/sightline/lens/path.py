@@ -5,6 +5,7 @@ ones thin.  Beside the path lies what the model really had: each window averaged
 read nothing.
 """
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -93,9 +94,8 @@ class GlimpsePath:
         for number in range(1, upto):
             draw.line((*middles[number - 1], *middles[number]), fill=self.colour(number), width=max(1, side // 190))
         font, radius = font_of(max(9, side // 26), True), side / 38
-        for number, middle in enumerate(middles):
-            # a glimpse at the very edge keeps its number inside the picture
-            x, y = (min(max(at, radius), most - 1 - radius) for at, most in zip(middle, body.size, strict=True))
+        for number, (x, y) in enumerate(apart(middles, radius, body.size)):
+            draw.line((*middles[number], x, y), fill=self.colour(number), width=max(1, side // 190))
             draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=self.colour(number), outline=INK)
             ink = "black" if np.dot(self.colour(number), (0.299, 0.587, 0.114)) > 120 else "white"
             draw.text((x, y), str(number + 1), font=font, fill=ink, anchor="mm")
@@ -162,6 +162,26 @@ class GlimpsePath:
 
     def _thought(self, number: int) -> str:
         return f", {self.thoughts[number]}" if self.thoughts else ""
+
+
+def apart(middles: Sequence[tuple[float, float]], radius: float, size: tuple[int, int]) -> list[tuple[float, float]]:
+    """Places a disc for each number at its middle, or beside it where an earlier one would be hidden.
+
+    Earlier ones never move for later ones, so a number stays where it is from frame to frame.  All lie within the
+    picture's `size`; where there is no room around, a disc stays at its middle.
+    """
+    placed: list[tuple[float, float]] = []
+    for middle in middles:
+        rings = [(1.05 * radius * ring, math.pi / 6 * turn) for ring in (2, 3, 4) for turn in range(12)]
+        found = []
+        for far, angle in [(0.0, 0.0), *rings]:
+            at = (middle[0] + far * math.cos(angle), middle[1] + far * math.sin(angle))
+            # a glimpse at the very edge keeps its number inside the picture
+            x, y = (min(max(one, radius), most - 1 - radius) for one, most in zip(at, size, strict=True))
+            found.append((x, y))
+        free = (one for one in found if all(math.dist(one, other) >= 2 * radius for other in placed))
+        placed.append(next(free, found[0]))
+    return placed
 
 
 def draw_paths(paths: Sequence[GlimpsePath], labels: Sequence[str], *, side: int = 220, across: int = 6) -> Image.Image:

@@ -11,7 +11,6 @@ from PIL import Image
 from sightline.lens.choices import Choice, base_of, choice_page, save_drawn
 from sightline.lens.page_data import data_uri
 from sightline.lens.paint import Array, Photograph, as_map, blend
-from sightline.lens.sheet import SMALL_PRINT
 from sightline.lens.view import strip
 
 
@@ -54,7 +53,7 @@ class WordStrip:
             scores=self.scores,
             columns=columns,
             title=self.title or " ".join(self.words),
-            caption=self.caption or SMALL_PRINT,
+            caption=self.caption,
             plain=self.plain,
         )
 

@@ -29,6 +29,7 @@ save_beside(recipe, folder), load_beside(recipe, folder)    what the weights nee
 What several recipes share lies in one more module, which each of them names: `FRAME = captions`.  A part that a recipe
 lacks is its frame's, or that of the frame's frame: a control may have all but its system from the recipe it controls.
 
-`plan.py` says what is run, `batches.py` gives the data, `watch.py` looks after the run, `results.py` writes the folder,
-`weights.py` opens earlier ones.  Randomness belongs in training_step, where torch's generator is seeded by step.
+`plan.py` says what is run (and `known.py` at once what cannot be), `batches.py` gives the data, `watch.py` looks after
+the run, `results.py` writes the folder, `weights.py` opens earlier ones. Randomness belongs in training_step, where
+torch's generator is seeded by step.
 """

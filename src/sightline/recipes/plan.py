@@ -1,6 +1,5 @@
 """What a run will do, as plain values: recipe, data, settings and sizes, from keywords or from a run's folder."""
 
-import ast
 import dataclasses
 import inspect
 import json
@@ -9,6 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_type_hints
+
+from sightline.recipes.settings import TrainingError, settled
 
 # fmt: off
 NAMES = (
@@ -26,8 +27,10 @@ PARTS = (
 ALONE = {"devices": 1, "nodes": 1, "strategy": "ddp"}
 
 
-class TrainingError(ValueError):
-    """Training cannot start or go on; the message says why in one line."""
+def check_name(system: str | None) -> None:
+    """Raises TrainingError, listing the names, for one that is no recipe's."""
+    if system not in NAMES:
+        raise TrainingError(f"no recipe for {system!r}; there are: {', '.join(NAMES)}")
 
 
 def recipe_of(system: str | None) -> Any:
@@ -35,8 +38,7 @@ def recipe_of(system: str | None) -> Any:
 
     The frame of `infomin` is `moco`, that of `moco` `self_supervised`, and so on; the first that has a part gives it.
     """
-    if system not in NAMES:
-        raise TrainingError(f"no recipe for {system!r}; there are: {', '.join(NAMES)}")
+    check_name(system)
     module: Any = import_module(f"sightline.recipes.{system}")
     found: dict[str, Any] = {}
     while module is not None:
@@ -56,28 +58,8 @@ def new_plan(system: str | None, data: str | None, tiny: bool, overrides: dict[s
     if not data:
         raise TrainingError("no data given; expected KIND:PATH such as folder:photos")
     settings = dataclasses.asdict(recipe.Settings(**(recipe.TINY if tiny else {})))
-    sizes = dict(recipe.TINY_SYSTEM if tiny else {})
-    arguments, accumulate, within = _arguments(recipe), 1, 0
-    for key, value in overrides.items():
-        if key == "accumulate":
-            accumulate = _converted(key, value, accumulate)
-        elif key == "within":
-            within = _converted(key, value, within)
-        elif key in settings:
-            settings[key] = _converted(key, value, settings[key])
-        elif key in arguments:
-            sizes[key] = _converted(key, value, arguments[key])
-        else:
-            known = ", ".join(sorted(settings.keys() | arguments | {"accumulate", "within"}))
-            raise TrainingError(f"{system}: no setting {key!r}; there are: {known}")
-    counts = {key: settings[key] for key in ("steps", "batch", "save_every")} | {"accumulate": accumulate}
-    for key, value in counts.items():
-        if value < 1:
-            raise TrainingError(f"{key}={value}: expected 1 or more")
-    if settings["precision"] not in ("32-true", "bf16-mixed"):
-        raise TrainingError(f"precision={settings['precision']!r}: expected 32-true or bf16-mixed")
-    plan = {"system": system, "data": data, "settings": settings, "sizes": sizes, "accumulate": accumulate}
-    return plan | ({"within": within} if within else {})
+    plan = settled(str(system), settings, dict(recipe.TINY_SYSTEM if tiny else {}), _arguments(recipe), overrides)
+    return {"system": system, "data": data} | plan
 
 
 def read_plan(folder: Path, system: str | None, data: str | None, overrides: dict[str, Any]) -> dict[str, Any]:
@@ -117,26 +99,3 @@ def _arguments(recipe: Any) -> dict[str, Any]:
     given = [p for p in parameters.values() if p.kind in named and p.name not in ("self", "data")]
     # where a pair may stand for a number, as in image_size=(256, 320), the default's kind would not say so
     return {p.name: None if "Sequence" in str(p.annotation) else p.default for p in given}
-
-
-def _converted(key: str, value: Any, default: Any) -> Any:
-    """A value as the kind of the default; where that is none of the plain kinds, as Python writes it."""
-    kind = type(default)
-    if kind is bool:
-        if str(value).lower() not in ("true", "false"):
-            raise TrainingError(f"{key}={value!r}: expected true or false")
-        return str(value).lower() == "true"
-    if kind not in (int, float, str):
-        try:
-            return ast.literal_eval(value) if isinstance(value, str) else value
-        except (ValueError, SyntaxError):
-            return value
-    if kind is str and (value is None or isinstance(value, bool)):
-        return str(value).lower()  # the shell has read a word such as none as what it means elsewhere
-    try:
-        converted = kind(value)
-    except (TypeError, ValueError) as error:
-        raise TrainingError(f"{key}={value!r}: expected {kind.__name__}") from error
-    if kind is int and not isinstance(value, str) and converted != value:
-        raise TrainingError(f"{key}={value!r}: expected a whole number")
-    return converted

@@ -1,12 +1,16 @@
 """What a terminal shows of a run: its progress, and nothing of what Lightning would say."""
 
 import logging
+import sys
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import lightning
+
+MOST_SILENT = 60.0  # seconds
 
 
 class Progress(lightning.Callback):
@@ -33,6 +37,37 @@ class Progress(lightning.Callback):
     def on_exception(self, *ignored: Any) -> None:
         if hasattr(self, "bar"):
             self.bar.stop()
+
+
+class Lines(lightning.Callback):
+    """Says on stderr how far a run is, in lines for a pipe or a log: at each tenth, and after MOST_SILENT seconds."""
+
+    def on_train_start(self, trainer: lightning.Trainer, *ignored: Any) -> None:
+        self.told, self.clock = _tenth(trainer), time.monotonic()
+        _say(f"training, step {trainer.global_step:,} of {trainer.max_steps:,}")
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, recipe: lightning.LightningModule, outputs: Any, *ignored: Any
+    ) -> None:
+        tenth, now = _tenth(trainer), time.monotonic()
+        if tenth == self.told and now - self.clock < MOST_SILENT:
+            return
+        self.told, self.clock = tenth, now
+        share = trainer.global_step / max(1, trainer.max_steps)
+        loss = float(outputs["loss"]) * trainer.accumulate_grad_batches
+        _say(f"training, step {trainer.global_step:,} of {trainer.max_steps:,} ({share:.0%}), loss {loss:.3f}")
+
+    def on_train_end(self, *ignored: Any) -> None:
+        _say("trained; measuring on what was held out, and drawing …")
+
+
+def _tenth(trainer: lightning.Trainer) -> int:
+    return 10 * trainer.global_step // max(1, trainer.max_steps)
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"sightline: {line}\n")
+    sys.stderr.flush()
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from sightline.recipes.batches import Batches, Unreadable
 from sightline.recipes.machines import check_machines, fitted, is_first, stop_others, trainer_options
 from sightline.recipes.parts import Parts
 from sightline.recipes.plan import ALONE, TrainingError, command_of, new_plan, read_plan, recipe_of
-from sightline.recipes.progress import Progress, quiet
+from sightline.recipes.progress import Lines, Progress, quiet
 from sightline.recipes.results import measured, write_results
 from sightline.recipes.watch import Checkpoints, Record
 from sightline.recipes.weights import recipe_around, start_from
@@ -113,7 +113,7 @@ def _made(recipe_file: Any, plan: dict[str, Any], data: Any, *, fresh: bool) -> 
 def _fit(recipe: Any, batches: Batches, record: Record, plan: dict[str, Any], resumed: bool) -> None:
     settings, machines, accumulate = recipe.settings, plan["machines"], plan.get("accumulate", 1)
     record.parts = Parts(recipe, accumulate * machines["devices"] * machines["nodes"])
-    watched = [Progress()] * (sys.stderr.isatty() and is_first()) + paced(recipe, plan.get("within", 0))
+    watched = [Progress() if sys.stderr.isatty() else Lines()] * is_first() + paced(recipe, plan.get("within", 0))
     trainer = lightning.Trainer(
         max_steps=settings.steps,
         precision=settings.precision,

@@ -12,17 +12,11 @@ from torch import Tensor, nn
 
 from sightline.checkpoints.bundled import bundled_folder, bundled_names
 from sightline.checkpoints.load import load_checkpoint
-from sightline.data.asked import LONGEST_QUESTION, question_words
 from sightline.data.features import squashed
 from sightline.data.vocabulary import Vocabulary
 from sightline.systems.visual7w import Visual7W, Visual7WPointing
 from sightline.tasks.encoder import Encoder, open_encoder
-
-WORDS = "words.json"  # beside the weights
-
-
-class QuestionError(ValueError):
-    """A question, its choices, or a system that cannot be used; the message says why in one line."""
+from sightline.tasks.questions import WORDS, QuestionError, chosen, unknown_words
 
 
 @dataclass(frozen=True)
@@ -58,25 +52,9 @@ def as_seen(pictures: Tensor) -> Tensor:
     return pictures.float() / 255 if pictures.dtype == torch.uint8 else pictures.float()
 
 
-def words_of(question: Any) -> list[str]:
-    """Splits a question into words; `QuestionError` for one without any, or with more than can be read."""
-    if not isinstance(question, str):
-        raise QuestionError(f"a question is text, given {type(question).__name__}")
-    words = question_words(question)
-    if not words:
-        raise QuestionError("the question is empty; give some words, such as 'what color is the cube?'")
-    if len(words) > LONGEST_QUESTION:
-        raise QuestionError(f"the question has {len(words)} words; at most {LONGEST_QUESTION} are read: ask shorter")
-    return words
-
-
 def check_known(answerer: Answerer, words: Sequence[str]) -> tuple[str, ...]:
     """Gives the unknown words of a question; `QuestionError` where it names nothing that the system knows."""
-    unknown = answerer.unknown(words)
-    if len(unknown) == len(set(words)):
-        some = ", ".join(answerer.vocabulary.words[4:16])
-        raise QuestionError(f"no word of {' '.join(words)!r} is known to {answerer.name}; it knows {some} …")
-    return unknown
+    return unknown_words(words, answerer.vocabulary, answerer.name)
 
 
 def open_answerer(
@@ -90,11 +68,7 @@ def open_answerer(
     if isinstance(system, Answerer):
         return _checked(system, wanted)
     if system is None:
-        there = [name for name in candidates if name in bundled_names()]
-        if not there:
-            raise QuestionError(f"this build has none of {', '.join(candidates)}; give system, a folder of weights")
-        known = {name: Vocabulary.load(bundled_folder(name) / WORDS) for name in there}
-        system = min(there, key=lambda name: len({word for word in words if word not in known[name]}))
+        system = chosen(candidates, words)
     name = str(system)
     folder = bundled_folder(name) if name in bundled_names() else _folder(name)
     if not (folder / WORDS).is_file() or not (folder / "card.json").is_file():

@@ -10,16 +10,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sightline.data.asked import LONGEST_ANSWER, question_words
+from sightline.data.asked import LONGEST_ANSWER
 from sightline.data.photographs import open_photograph
+from sightline.data.question_words import question_words
 from sightline.data.vocabulary import plain_text
 from sightline.decoding import beam_search
 from sightline.lens.given import evaluating
 from sightline.lens.strip import WordStrip
 from sightline.systems.visual7w import Visual7W
-from sightline.tasks.answerer import Answerer, QuestionError, check_known, open_answerer, words_of
-
-CANDIDATES = ("visual7w", "visual7w_daquar")
+from sightline.tasks.answerer import Answerer, check_known, open_answerer
+from sightline.tasks.questions import ANSWERERS, QuestionError, words_of
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def ask(
         raise QuestionError(f"beam is a number of answers to keep, 1 or more, given {beam}")
     words = words_of(question)
     offered = None if choices is None else _read_choices(choices)
-    opened = open_answerer(system, CANDIDATES, words, Visual7W)
+    opened = open_answerer(system, ANSWERERS, words, Visual7W)
     unknown = check_known(opened, words)
     photograph = open_photograph(image)
     network, tokens, seen = opened.model, opened.read(words), opened.see(photograph)

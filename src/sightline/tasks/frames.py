@@ -12,7 +12,8 @@ from torch import Tensor
 
 from sightline.data.photographs import open_photograph
 from sightline.lens.given import evaluating
-from sightline.tasks.look import GRADIENT_METHODS, MASS, METHODS, at_size, like_parameters, usual_model
+from sightline.tasks.look import at_size, check_token, like_parameters, usual_model
+from sightline.tasks.methods import GRADIENT_METHODS, MASS, METHODS
 from sightline.tasks.vision_model import VisionModel, open_vision_model
 
 LONGEST = 480  # pixels of an animation's longer side
@@ -128,6 +129,7 @@ def _map_of(
     with evaluating(opened.model), torch.no_grad():
         with record(opened.model, queries=CLS if class_row else None, limit=limit) as seen:
             opened.model(like_parameters(pixels, opened.model))
+        check_token(seen, choices["layer"], choices["query"])
         heat = seen.heat(method=method, **choices).float().cpu()
     scale = min(1.0, LONGEST / max(picture.size))
     small = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))

@@ -12,6 +12,7 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 
 from sightline.checkpoints.bundled import bundled, bundled_names
+from sightline.checkpoints.convert import Untold
 from sightline.checkpoints.load import load_checkpoint
 from sightline.data.canvas import DIGIT, normalised
 from sightline.data.photographs import PhotographError, open_photograph
@@ -127,6 +128,8 @@ def _loaded(name: str) -> torch.nn.Module:
     folder = Path(name).expanduser() / "weights"  # of the folder of a training run
     try:
         return load_checkpoint(folder if folder.is_dir() else name)
+    except Untold as error:
+        raise GlimpseError(f"system {name!r}: {error.reason}") from error
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise GlimpseError(f"system {name!r}: {reason}") from error

@@ -15,12 +15,9 @@ from sightline.data.photographs import open_photograph
 from sightline.lens.given import evaluating
 from sightline.lens.sheet import spoken
 from sightline.systems.ps_vit import PSViT
+from sightline.tasks.methods import GRADIENT_METHODS, MASS, check_choice
 from sightline.tasks.vision_model import Prepare, VisionModel, open_vision_model
 
-# methods that need the gradient of the answer; all others only read the forward pass
-GRADIENT_METHODS = ("gradient", "grad_rollout")
-METHODS = ("auto", "raw", "rollout", *GRADIENT_METHODS, "threshold")
-MASS = 0.6  # of a head's attention, that the mask of "threshold" holds (Caron et al. 2021)
 MOST_ROWS = 1025  # tokens of a picture up to which "threshold" keeps every row, for the page
 
 
@@ -157,10 +154,7 @@ def look(
     A PS-ViT gives a ``PointsLook`` (`tasks/points.py`), which draws its points moving.
     Raises ``PhotographError``, ``ModelError`` or ``ValueError`` in one line for anything that cannot be done.
     """
-    if method not in METHODS:
-        raise ValueError(f"method {method!r} is not known; choose one of {', '.join(METHODS)}")
-    if not 0 < mass < 1:
-        raise ValueError(f"mass {mass} is the share of the attention that a mask holds, between 0 and 1")
+    check_choice(method, mass)
     opened = at_size(open_vision_model(model or usual_model(), prepare), size)
     pixels, seen_image = opened.prepare(open_photograph(image))
     pixels = like_parameters(pixels, opened.model)
@@ -180,6 +174,7 @@ def look(
         method = "threshold" if method == "auto" and opened.features and query in (None, "class") else method
         with torch.set_grad_enabled(wants_gradient):
             seen, logits = _run(opened, pixels, wants_gradient, limit, method, layer, query)
+            check_token(seen, layer, query)
             method = _resolved(method, seen, query, layer, head)
             score = _score(logits, opened.name, method)
             read = "raw" if method == "threshold" else method
@@ -263,6 +258,17 @@ def _run(
         if placed.site.rows < placed.site.queries and (token is None or 0 < token < placed.site.queries):
             seen, output = run(slice(None) if token is None else token)
     return seen, None if opened.features else answer(output)
+
+
+def check_token(seen: Any, layer: int, query: Any) -> None:
+    """Raises ValueError for a token that there is not: only now it is known how many there are."""
+    from sightline.lens.heat import image_sites
+
+    sites = image_sites(seen)
+    if isinstance(query, int) and -len(sites) <= layer < len(sites):
+        count = sites[layer].site.queries
+        if not -count <= query < count:
+            raise ValueError(f"query {query}: the picture has {count} tokens, 0 to {count - 1}")
 
 
 def _resolved(method: str, seen: Any, query: Any, layer: int, head: str | int) -> str:

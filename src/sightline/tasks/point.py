@@ -10,13 +10,14 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from sightline.data.asked import LONGEST_QUESTION
 from sightline.data.photographs import open_photograph
+from sightline.data.question_words import LONGEST_QUESTION
 from sightline.lens.given import evaluating
 from sightline.lens.paint import shown_size
 from sightline.lens.strip import WordStrip
 from sightline.systems.visual7w import Visual7WPointing
-from sightline.tasks.answerer import QuestionError, check_known, open_answerer, words_of
+from sightline.tasks.answerer import check_known, open_answerer
+from sightline.tasks.questions import QuestionError, words_of
 
 CANDIDATES = ("visual7w_pointing",)
 Box = tuple[float, float, float, float]

@@ -73,7 +73,8 @@ def look_at_points(
     from sightline.tasks.look import best_labels
 
     if method not in METHODS:
-        raise ValueError(f"method {method!r} is not for models that move their points; choose one of {METHODS}")
+        known = ", ".join(METHODS)
+        raise ValueError(f"method {method!r} is not for models that move their points; choose one of {known}")
     if query not in (None, "class"):
         raise ValueError(f"query {query!r}: points that move have no fixed row and column; leave it out")
     model = opened.model
@@ -85,6 +86,8 @@ def look_at_points(
         ways = model.places(model.read(pixels).points[0], *pixels.shape[-2:]).float().cpu()
     shares = torch.full((ways.shape[1],), 1 / ways.shape[1])  # no layer after the last look: all count alike
     if after and method == "raw":
+        if not -len(after) <= layer < len(after):
+            raise ValueError(f"layer {layer}: {len(after)} layers follow the last look, 0 to {len(after) - 1}")
         shares = fuse_heads(after[layer].weights, head)[0, 0, 1:].float().cpu()
     elif after:
         shares = seen.rollout(after, rows=0)[0, 0, 1:].float().cpu()

@@ -189,10 +189,13 @@ def _from_bundled(name: str) -> VisionModel:
 
 def _from_checkpoint(name: str) -> VisionModel:
     from sightline.checkpoints import load_checkpoint
+    from sightline.checkpoints.convert import Untold
 
     card = Path(name) / "card.json"
     try:
         model = load_checkpoint(name)
+    except Untold as error:  # its advice is for load_checkpoint's callers, who can give more keywords
+        raise ModelError(f"model {name!r}: {error.reason}") from error
     except (OSError, ValueError) as error:
         raise ModelError(f"model {name!r}: {_first_line(error)}") from error
     return _from_card(name, model, json.loads(card.read_text("utf-8")) if card.is_file() else {})

@@ -1,0 +1,14 @@
+"""The words for ways to read attention; without torch, so that a wrong word is told at once."""
+
+# methods that need the gradient of the answer; all others only read the forward pass
+GRADIENT_METHODS = ("gradient", "grad_rollout")
+METHODS = ("auto", "raw", "rollout", *GRADIENT_METHODS, "threshold")
+MASS = 0.6  # of a head's attention, that the mask of "threshold" holds (Caron et al. 2021)
+
+
+def check_choice(method: str, mass: int | float) -> None:
+    """Raises ValueError for a method that there is not, and a mass that is no share."""
+    if method not in METHODS:
+        raise ValueError(f"method {method!r} is not known; choose one of {', '.join(METHODS)}")
+    if not 0 < mass < 1:
+        raise ValueError(f"mass {mass} is the share of the attention that a mask holds, between 0 and 1")
