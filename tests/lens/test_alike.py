@@ -1,11 +1,14 @@
 """Calls like one before are kept at once, and come out as if each had been looked at."""
 
+import threading
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import sightline
+from sightline.lens import capture
 from sightline.lens.alike import Alike
 
 
@@ -125,3 +128,132 @@ def test_a_model_with_another_part_is_walked_anew() -> None:
         with torch.no_grad(), sightline.record(model) as seen:
             model(tokens)
         assert [s.path for s in seen] == ["layers.0", "layers.1", "layers.2.layers.0"][:layers]
+
+
+def recorded(model: nn.Module, *given: Tensor, **choices) -> list[tuple[str, Tensor]]:
+    with torch.no_grad(), sightline.record(model, **choices) as seen:
+        model(*given)
+    return [(site.path, site.weights) for site in seen]
+
+
+def test_a_reader_who_is_interrupted_spoils_nothing(monkeypatch) -> None:
+    torch.manual_seed(4)
+    model, tokens = Layers(*(Layer() for _ in range(3))), torch.randn(1, 6, 16)
+    monkeypatch.setattr(capture, "_SMALL", 0)  # one after the other
+    expected = recorded(model, tokens, queries=sightline.CLS)
+    with torch.no_grad(), sightline.record(model, queries=sightline.CLS) as seen:
+        model(tokens)
+    original, calls = capture._weights, []
+
+    def fails_once(*given):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(*given)
+
+    monkeypatch.setattr(capture, "_weights", fails_once)
+    with pytest.raises(KeyboardInterrupt):
+        _ = seen[0].weights
+    for site, (_, weights) in zip(seen, expected, strict=True):
+        torch.testing.assert_close(site.weights, weights)
+
+
+def test_what_the_first_reader_is_about_is_not_burnt_in() -> None:
+    model, tokens = Layers(*(Layer() for _ in range(3))), torch.randn(1, 6, 16)
+    with torch.no_grad(), sightline.record(model, queries=sightline.CLS) as seen:
+        model(tokens)
+    with torch.inference_mode():
+        _ = seen[0].weights
+    factor = torch.ones(1, requires_grad=True)
+    (seen[1].weights * factor).sum().backward()
+    assert factor.grad is not None
+
+
+def test_two_readers_at_once() -> None:
+    model, tokens = Layers(*(Layer() for _ in range(6))), torch.randn(1, 6, 16)
+    with torch.no_grad(), sightline.record(model, queries=sightline.CLS) as seen:
+        model(tokens)
+    sums: list[Tensor] = []
+    readers = [threading.Thread(target=lambda n=n: sums.append(seen[n].weights.sum(-1))) for n in range(6)]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+    torch.testing.assert_close(torch.stack(sums), torch.ones(6, 1, 4, 1))
+
+
+class Named(nn.Module):
+    def __init__(self, **parts: nn.Module) -> None:
+        super().__init__()
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        for part in self.children():
+            tokens = part(tokens)
+        return tokens
+
+
+def test_parts_with_new_names_are_told_by_them() -> None:
+    model, tokens = Named(vision=Layers(Layer())), torch.randn(1, 5, 16)
+    for _ in range(2):
+        assert [path for path, _ in recorded(model, tokens)] == ["vision.layers.0"]
+    model.visual = model.vision
+    del model.vision
+    assert [path for path, _ in recorded(model, tokens, sites="visual*")] == ["visual.layers.0"]
+
+
+def test_a_window_that_a_part_was_given_later_counts() -> None:
+    model, tokens = Layers(Layer()), torch.randn(4, 5, 16)
+    before = [recorded(model, tokens, queries=slice(1, 3)) for _ in range(2)][-1]
+    model.layers[0].window_size = 2
+    with pytest.warns(UserWarning, match="may attend in windows"):
+        after = recorded(model, tokens, queries=slice(1, 3))
+    torch.testing.assert_close(after[0][1], before[0][1])
+
+
+def test_a_bare_module_or_a_leaf_with_a_part_hides_nothing() -> None:
+    def holder() -> nn.Module:  # as latent diffusion's code builds its parts
+        stage, linear = nn.Module(), nn.Linear(16, 16)
+        stage.attn, linear.adapter = Layer(), Layer()
+        stage.linear = linear
+        stage.forward = lambda tokens: linear(linear.adapter(stage.attn(tokens)))
+        return Named(stages=nn.Sequential(nn.Sequential(stage)))
+
+    tokens = torch.randn(1, 5, 16)
+    spare = holder()
+    spare.stages[0].spare = nn.Module()
+    spare.stages[0].spare.forward = lambda tokens: tokens
+    paths = ["stages.0.0.attn", "stages.0.0.linear.adapter"]
+    for model in (holder(), spare, spare, holder()):
+        assert [path for path, _ in recorded(model, tokens)] == paths
+
+
+def test_layers_of_grouped_heads_named_by_their_class_are_looked_at() -> None:
+    class Heads(nn.Module):
+        def forward(self, tokens: Tensor) -> Tensor:
+            return F.scaled_dot_product_attention(tokens, tokens, tokens)
+
+    class Grouped(Heads):
+        num_key_value_groups, num_heads = 2, 4
+
+    tokens = torch.randn(1, 2, 2, 8)
+    both = recorded(nn.Sequential(Heads(), Grouped()), tokens)
+    alone = recorded(nn.Sequential(Grouped()), tokens)
+    assert both[1][1].shape == alone[0][1].shape
+
+
+def test_a_scale_that_changes_later_is_kept_as_it_was() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("scale", torch.tensor(0.3))
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            return F.scaled_dot_product_attention(tokens, tokens, tokens, scale=self.scale)
+
+    model, tokens = Scaled(), torch.randn(1, 2, 5, 8)
+    with torch.no_grad(), sightline.record(model) as seen:
+        model(tokens)
+    model.scale.mul_(20)
+    torch.testing.assert_close(seen[0].weights, (0.3 * tokens @ tokens.mT).softmax(-1))

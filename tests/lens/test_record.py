@@ -817,15 +817,6 @@ def test_threads_that_each_record_the_same_model_are_not_warned_of_each_other():
     assert told == [False, False]
 
 
-def test_gradients_are_refused_where_none_can_be_had():
-    with (
-        torch.inference_mode(),
-        pytest.raises(ValueError, match="inference_mode to be off"),
-        sightline.record(Stack(1).eval(), gradients=True),
-    ):
-        pass
-
-
 def test_a_part_in_another_thread_is_told():
     class Threaded(nn.Module):
         def __init__(self):

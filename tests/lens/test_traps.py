@@ -4,6 +4,7 @@ import copy
 import gc
 import subprocess
 import sys
+import threading
 import weakref
 
 import pytest
@@ -317,3 +318,78 @@ def test_a_function_in_the_block_is_seen_where_no_module_runs(always):
     with sightline.record(Model()) as seen:
         F.scaled_dot_product_attention(x, x, x)
     assert [site.path for site in seen] == [""]
+
+
+class Methods(nn.Module):
+    """Attends in a method, with modules that are parts and one that is none."""
+
+    def __init__(self):
+        super().__init__()
+        self.soft, self.hidden = nn.Softmax(-1), [Fused()]
+
+    def attend(self, x):
+        return self.soft(x @ x.transpose(-2, -1)) @ x
+
+    def ask(self, x):
+        return self.hidden[0](F.scaled_dot_product_attention(x, x, x))
+
+    def forward(self, x):
+        return self.attend(x)
+
+
+class Outer(nn.Module):
+    def __init__(self, inner, name):
+        super().__init__()
+        self.inner, self.name = inner, name
+
+    def forward(self, x):
+        return getattr(self.inner, self.name)(x)
+
+
+@BOTH
+@pytest.mark.parametrize("name", ["ask", "forward"])
+def test_a_method_of_the_model_is_seen_whoever_calls_it(always, name):
+    model, x = Methods(), torch.randn(1, 2, 4, 8)
+    whole = Outer(model, name)
+    # below the dispatcher a softmax is followed from modules alone
+    if name == "forward" and not always:
+        pytest.skip("attention written out in a method: seen by the mode")
+    with sightline.record(model) as seen:
+        whole(x)
+    assert [site.path for site in seen] == ([""] if name == "forward" else ["", ""])
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_gradients_are_refused_where_none_can_be_had(inside):
+    model, x = Model(), torch.randn(1, 2, 4, 8)
+    with (
+        pytest.raises(ValueError, match="inference_mode to be off"),
+        torch.inference_mode(not inside),
+        sightline.record(model, gradients=True),
+        torch.inference_mode(),
+    ):
+        model(x)
+    with torch.inference_mode(), sightline.record(model, gradients=True) as seen, torch.inference_mode(False):
+        answer = model(x.clone())
+    assert len(seen) == 2
+    assert not answer.is_inference()
+
+
+def test_a_thread_that_records_another_model_is_told_of():
+    model, other, x = Model(), Model(), torch.randn(1, 2, 4, 8)
+
+    def work():
+        with sightline.record(other):
+            other(model(x))
+
+    def both():
+        with sightline.record(model) as seen:
+            model(x)
+            thread = threading.Thread(target=work)
+            thread.start()
+            thread.join()
+        return seen
+
+    with pytest.warns(UserWarning, match="other threads"):
+        seen = both()
+    assert len(seen) == 2

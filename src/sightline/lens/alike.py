@@ -39,7 +39,7 @@ class Alike:
         """Keeps the call if it is like one before.  False where it has to be looked at, which has changed nothing."""
         if not self._known or len(args) < 3 or frame.windowed or not frame.wanted or mode.traced:
             return False
-        if (len(args) > 3 and args[3] is not None) or kwargs.get("attn_mask") is not None:
+        if (len(args) > 3 and args[3] is not None) or any(isinstance(value, Tensor) for value in kwargs.values()):
             return False
         query, key = args[0], args[1]
         # of nested tensors no shape may be asked, and a graph or a subclass needs care
@@ -68,5 +68,5 @@ class Alike:
 def _sign(mode: Any, frame: Frame, args: tuple, kwargs: dict[str, Any]) -> tuple:
     """What two calls without a mask have in common that are kept alike."""
     query, key, value = args[0], args[1], args[2]
-    groups = frame.module.__dict__.get("num_key_value_groups") if frame.module is not None else None
-    return query.shape, key.shape, value.shape, query.dtype, key.dtype, mode.cached, groups, args[3:], *kwargs.items()
+    shapes = query.shape, key.shape, value.shape, query.dtype, key.dtype
+    return *shapes, mode.cached, frame.group, args[3:], *kwargs.items()

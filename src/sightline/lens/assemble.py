@@ -129,7 +129,7 @@ def why_nothing(recording: Any, mode: Interceptor) -> str:
             f"no attention recorded: {name} holds TorchScript, which hides its calls; record the Python model it "
             "was made from"
         )
-    if mode.beside:
+    if mode.beside and mode.mark is None:
         others = ", ".join(sorted(set(mode.beside))[:3])
         return (
             f"no attention recorded: calls were seen in {others}, which is no part of this {name}; give record the "

@@ -16,8 +16,7 @@ from sightline.lens.given import Mark, cache_length
 from sightline.lens.hooks import Hook, Hooks
 from sightline.lens.key import ask_again, elsewhere, has_fast_path, put_up, settle_down
 
-_LEAVES = set[type]()  # classes of torch's own that were met without parts, and are not made to hold some
-_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+_LEAVES = set[type]()  # classes of torch's own that were met without parts
 _SIZE = (int, tuple, list)
 # half of the modules of a ViT that are not torch's own
 _FEED_FORWARD = re.compile(r"(MLP|Mlp|FeedForward|FFN|Activation)$")
@@ -39,8 +38,8 @@ def attach(model: nn.Module, mode: Any) -> tuple[Hooks, list[nn.TransformerEncod
     What a model consists of is found once and holds as long as it has the same parts.  Gives back the encoders too,
     whose padding needs care.
     """
-    found = _modules(model)
-    parts = _parts_of(model, found)
+    found, signs = _modules(model)
+    parts = _parts_of(model, found, signs)
     modules, staying, resting, stack = [*found.values()], list[Hook](), list[Hook](), mode.stack
     notes = _watch_pixels(mode)
     if stack is None:
@@ -62,8 +61,8 @@ def attach(model: nn.Module, mode: Any) -> tuple[Hooks, list[nn.TransformerEncod
 class _Parts:
     """What a model consists of, by number in the order of `named_modules`; holds no module, so that none lives on."""
 
-    def __init__(self, order: list[int]) -> None:
-        self.order = order  # who the modules were
+    def __init__(self, signs: list[Any]) -> None:
+        self.signs = signs  # what they were told by
         self.leaves: list[tuple[int, bool]] = []  # of the first two levels; in a later one of numbered parts alike?
         # number, path, windowed, level, has hooks below the dispatcher, may run as one kernel
         self.others: list[tuple[int, str, bool, int, bool, bool]] = []
@@ -73,37 +72,43 @@ class _Parts:
 _found = weakref.WeakKeyDictionary[nn.Module, _Parts]()
 
 
-def _modules(model: nn.Module) -> dict[int, nn.Module]:
+def _modules(model: nn.Module) -> tuple[dict[int, nn.Module], list[Any]]:
     """The modules of a model by identity, in the order of `named_modules`, which takes ten times as long.
 
-    Below the first two levels those are left out that torch defines and that never have parts: two of three.
+    Below the first two levels those are left out that torch defines and that have no parts: two of three.  Beside them
+    all that the parts are told by: who they are and of what class, their names, windows and the order of their axes.
     """
-    found = dict[int, nn.Module]()
-    waiting: list[tuple[nn.Module | None, int]] = [(model, 0)]
+    found, signs = dict[int, nn.Module](), list[Any]()
+    waiting: list[tuple[str, nn.Module | None, int]] = [("", model, 0)]
     while waiting:
-        module, level = waiting.pop()
-        if module is not None and id(module) not in found:
-            found[id(module)] = module
-            for part in reversed(module._modules.values()):
-                if level < 2 or type(part) not in _LEAVES:
-                    waiting.append((part, level + 1))
-    return found
+        name, module, level = waiting.pop()
+        if module is None:
+            continue
+        own = module.__dict__
+        signs += id(module), type(module), name, type(own.get("window_size")), own.get("batch_first")
+        if id(module) in found:
+            continue
+        found[id(module)] = module
+        if module._modules:
+            for child, part in reversed(module._modules.items()):
+                if level < 2 or type(part) not in _LEAVES or part._modules:
+                    waiting.append((child, part, level + 1))
+    return found, signs
 
 
-def _parts_of(model: nn.Module, found: dict[int, nn.Module]) -> _Parts:
-    """The parts of a model, as found before if it has the same modules still."""
-    order = [*found]
+def _parts_of(model: nn.Module, found: dict[int, nn.Module], signs: list[Any]) -> _Parts:
+    """The parts of a model, as found before if nothing that tells them has changed."""
     try:
         known = _found.get(model)
-        if known is None or known.order != order:
-            known = _found[model] = _walked(model, order)
+        if known is None or known.signs != signs:
+            known = _found[model] = _walked(model, found, signs)
     except TypeError:  # a model that compares by its values has no hash
-        return _walked(model, order)
+        return _walked(model, found, signs)
     return known
 
 
-def _walked(model: nn.Module, order: list[int]) -> _Parts:
-    parts, numbers, seen = _Parts(order), {one: number for number, one in enumerate(order)}, set[int]()
+def _walked(model: nn.Module, found: dict[int, nn.Module], signs: list[Any]) -> _Parts:
+    parts, numbers, seen = _Parts(signs), {one: number for number, one in enumerate(found)}, set[int]()
     waiting: list[tuple[str, Any, int, bool, bool]] = [("", model, 0, False, False)]
     while waiting:
         path, module, level, windowed, later = waiting.pop()
@@ -115,7 +120,7 @@ def _walked(model: nn.Module, order: list[int]) -> _Parts:
             continue
         kind, children = type(module), module._modules
         leaf = kind.__module__.startswith("torch.nn.modules") and not children
-        if leaf and not isinstance(module, _CONTAINERS):
+        if leaf and kind is not nn.Module:
             _LEAVES.add(kind)
         if leaf and level in (1, 2):
             parts.leaves.append((number, later))

@@ -17,6 +17,11 @@ from torch import Tensor
 
 from sightline.lens.key import unseen
 
+try:
+    from torch.utils._python_dispatch import _disable_current_modes as no_modes
+except ImportError:  # a name of torch's own, there from 2.9 to 2.13
+    no_modes = nullcontext
+
 _settling = threading.Lock()
 _SMALL = 2**18  # numbers of a call that is put together with others before its softmax: a copy of 1 MB
 _COPIED = 2**14  # numbers of a batch item's keys that take longer to copy than a product takes to begin
@@ -99,8 +104,11 @@ class Call:
             return
         positions = self.positions().to(self.weights.device) if self.causal else None
         # a product taken under inference_mode may not be written to outside it: scaling makes a tensor of our own
-        self.weights = _weights(self.weights * self.scale, self.mask, positions)
-        self.mask = None
+        self._settled(_weights(self.weights * self.scale, self.mask, positions))
+
+    def _settled(self, weights: Tensor) -> None:
+        """In one step, so that a reader who is interrupted, or out of memory, finds no weights taken for products."""
+        self.weights, self.mask, self.waiting = weights, None, None
 
     def nbytes(self) -> int:
         """Bytes that this call keeps."""
@@ -132,17 +140,16 @@ def settle(calls: Sequence[Call]) -> None:
         positions = first.positions().to(scores.device) if first.causal else None
         done = _weights(scores.mul_(first.scale), first.mask, positions)
         for call, weights in zip(group, done.unbind(), strict=True):
-            call.weights, call.mask = weights, None
+            call._settled(weights)
 
 
 def settle_waiting(call: Call) -> None:
     """Makes weights of the products that wait together with this call's."""
     with _settling:  # two threads may read
         if call.waiting is not None:
-            with unseen(), torch.no_grad():
-                settle(call.waiting)
-            for other in call.waiting[::-1]:
-                other.waiting = None
+            # whatever the first reader is about, the others read these weights too
+            with unseen(), no_modes(), torch.inference_mode(False), torch.no_grad():
+                settle([other for other in call.waiting if other.waiting is not None])
 
 
 def softmax_rows(query: Tensor, key: Tensor, *, mask: Tensor | None, positions: Tensor | None, scale: float) -> Tensor:

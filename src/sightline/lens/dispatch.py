@@ -53,7 +53,7 @@ _recording: dict[int, Any] = {}  # the interceptor of each thread that records t
 _kernels: list[Library] = []  # kernels last as long as these
 _lock = threading.Lock()
 _harmless: dict[str, tuple[int, str]] = {}  # how far names of other people's operators were found to mean nothing
-_nothing_new: list[int] = []  # how many names each place had when all of them were known
+_nothing_new: list[tuple[int, str]] = []  # names in each place, and the newest, when all of them were known
 _laid: set[str] = set()  # those that mean attention and have their kernels
 
 
@@ -123,8 +123,9 @@ def _compilations() -> int:
 
 def _foreign() -> list[str]:
     """Operators that mean attention and are not torch's own, of those that Python has reached and we have not."""
-    counts = [len(vars(names)) for names in list(vars(torch.ops).values()) if type(names) is _OpNamespace]
-    if counts == _nothing_new:
+    spaces = [vars(names) for names in list(vars(torch.ops).values()) if type(names) is _OpNamespace]
+    signs = [(len(reached), next(reversed(reached))) for reached in spaces]
+    if signs == _nothing_new:
         return []
     found = []
     for space, names in list(vars(torch.ops).items()):
@@ -137,7 +138,7 @@ def _foreign() -> list[str]:
             meant = {name for name in operators if meaning_of(name) != "other"} - _laid
             _harmless.update({} if meant else {space: sign})
             found += sorted(meant)
-    _nothing_new[:] = [] if found else counts
+    _nothing_new[:] = [] if found else signs
     return found
 
 

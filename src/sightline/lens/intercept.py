@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.compiler import is_compiling
 from torch.overrides import TorchFunctionMode
 
@@ -61,7 +61,7 @@ def _meaning(func: Any) -> str:
 class Interceptor(TorchFunctionMode):
     """Collects a `Call` for each attention call made while it is active, in this thread."""
 
-    def __init__(self, plan: Plan, *, below: bool = False) -> None:
+    def __init__(self, plan: Plan, model: nn.Module, *, below: bool = False) -> None:
         super().__init__()
         self.plan = plan
         self.below = below  # the dispatcher shows the calls, and
@@ -75,6 +75,8 @@ class Interceptor(TorchFunctionMode):
         self.cached = 0  # tokens in the key-value cache that this pass was given
         self.skipped: list[str] = []  # paths of calls that `sites` left out
         self.beside: list[str] = []  # classes of modules that made calls and are no part of the model
+        self.model = model
+        self._own: set[int] | None = None  # all modules of the model, found when one is asked for
         self.opaque: list[str] = []
         self.unsettled: list[Call] = []  # whose weights are products still
         self.alike = Alike(plan)
@@ -121,6 +123,12 @@ class Interceptor(TorchFunctionMode):
         mark.note(args, kwargs)
         self.mark = mark
         self.calls.append(mark)
+
+    def owns(self, module: nn.Module) -> bool:
+        """Whether a module is the model or part of it."""
+        if self._own is None:
+            self._own = {id(one) for one in self.model.modules()}
+        return id(module) in self._own
 
     def remove(self) -> None:
         """Leaves caches and modules as they were; copies of the model made meanwhile have dead hooks."""
@@ -207,7 +215,7 @@ class Interceptor(TorchFunctionMode):
         kept_heads = None if self.plan.heads is None else self.plan.head_list(heads)
         call = Call(
             "sdpa", frame.path, frame.hint, frame.serial, place, batch, heads, queries, keys, rows, past,
-            causal=causal, scale=width**-0.5 if scale is None else scale, width=width, dropout=dropout,
+            causal=causal, scale=width**-0.5 if scale is None else float(scale), width=width, dropout=dropout,
             kept_heads=kept_heads, cached=self.cached, undecided=frame.windowed,
         )  # fmt: skip
         if self.plan.hold:

@@ -24,26 +24,26 @@ except (ImportError, AttributeError, RuntimeError):  # a torch outside the teste
 FAST = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
 
 
-_recording: list[int] = []  # threads with a recording under way, once for each
+_recording: list[tuple[int, int]] = []  # thread and model of each recording under way
 
 
 @contextmanager
-def recording_here() -> Iterator[None]:
-    """Makes it known that this thread records."""
-    thread = get_ident()
-    _recording.append(thread)
+def recording_here(model: nn.Module) -> Iterator[None]:
+    """Makes it known that this thread records this model."""
+    here = get_ident(), id(model)
+    _recording.append(here)
     try:
         yield
     finally:
-        _recording.remove(thread)
+        _recording.remove(here)
 
 
 def elsewhere(mode: Any) -> bool:
-    """Whether this runs in another thread than the recording, which is noted if that one does not record by itself."""
+    """Whether this runs in another thread than the recording; noted unless that one records the model by itself."""
     thread = get_ident()
     if thread == mode.thread:
         return False
-    if thread not in _recording:
+    if (thread, id(mode.model)) not in _recording:
         mode.other_thread = True
     return True
 

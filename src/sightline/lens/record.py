@@ -59,18 +59,16 @@ def record(
             + (": TorchScript hides its calls; record the Python model it was made from" if scripted else "")
         )
     plan = Plan(queries, sites, heads, gradients, limit)
-    if gradients and torch.is_inference_mode_enabled():
-        raise ValueError("gradients=True needs torch.inference_mode to be off: under it nothing can be differentiated")
     yield from _watch(model, plan, Recording(model, plan, layout=layout))
 
 
 def _watch(model: nn.Module, plan: Plan, recording: Recording) -> Iterator[Recording]:
-    mode = Interceptor(plan, below=shows_all(model))
+    mode = Interceptor(plan, model, below=shows_all(model))
     handles: list[Any] = [mode]
     try:
         hooks, encoders = attach(model, mode)
         handles += [hooks, *_follow_root(model, mode, hooks), *_keep_fast_path(encoders, mode)]
-        with recording_here(), observe.listen(mode.observed), watching(mode):
+        with recording_here(model), observe.listen(mode.observed), watching(mode):
             yield recording
     except Exception as error:
         refusals = sys.modules.get("torch._dynamo.exc")  # its import takes seconds: nobody compiled where it is missing
@@ -110,6 +108,10 @@ def _follow_root(model: nn.Module, mode: Interceptor, hooks: Hooks) -> list[Any]
             return
         if torch._C._current_graph_task_id() != -1:
             return  # gradient checkpointing runs parts again during backward
+        if mode.plan.gradients and torch.is_inference_mode_enabled():
+            raise ValueError(
+                "record(..., gradients=True) needs torch.inference_mode to be off: nothing is differentiated under it"
+            )
         take_compiled(mode)
         mode.cached = cache_length(kwargs)
         mode.frames.clear()

@@ -27,13 +27,22 @@ _numbers = count()
 
 
 def beside(mode: Any, python: FrameType | None) -> Frame:
-    """Where a call happens that no part of the model makes; notes the module that makes it, if one does."""
+    """Where a call happens while no part of the model that is known runs; notes the module that makes it, if any.
+
+    A method of the model, or of a module of its own, makes it just as well, whatever else that runs on the way.
+    """
+    others = []
     while python is not None:
-        if python.f_code is CALL:
-            mode.beside.append(type(python.f_locals["self"]).__name__)
-            return ELSEWHERE
+        code = python.f_code
+        first = python.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
+        if isinstance(first, nn.Module):
+            if mode.owns(first):
+                return OUTSIDE
+            if code is CALL:
+                others.append(type(first).__name__)
         python = python.f_back
-    return OUTSIDE
+    mode.beside += others[:1]
+    return ELSEWHERE if others else OUTSIDE
 
 
 class Stack:
