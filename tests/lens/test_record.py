@@ -422,7 +422,7 @@ def test_rows_heads_and_sites_are_chosen():
 
 @pytest.mark.parametrize(
     ("choice", "message"),
-    [({"queries": 6}, "queries 0 to 5"), ({"queries": "cls"}, "string"), ({"heads": [4]}, "heads 0 to 3"),
+    [({"queries": 6}, "queries 0 to 5"), ({"queries": "cls"}, "a function of a site"), ({"heads": [4]}, "heads 0 to 3"),
      ({"limit": 0}, "above 0"), ({"limit": 100}, "limit=100 "), ({"limit": 1000, "queries": None}, "CLS")],
 )  # fmt: skip
 def test_bad_choices_are_refused(choice, message):
@@ -963,3 +963,10 @@ def test_flex_attention_is_refused_by_name():
 
     with pytest.raises(RuntimeError, match=r"flex_attention hides its operands.*sdpa"):
         recorded(Flex(), *(torch.randn(1, 2, 16, 16) for _ in range(3)))
+
+
+@pytest.mark.parametrize("choice", [{"sites": [0, -1]}, {"sites": 3}, {"queries": 1.5}, {"queries": ["cls"]}])
+def test_choices_of_another_kind_are_refused_at_once(choice):
+    told = "numbers choose afterwards" if "sites" in choice else "give sightline.CLS"
+    with pytest.raises(ValueError, match=told), sightline.record(Stack(1).eval(), **choice):
+        pass

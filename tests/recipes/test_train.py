@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import sightline.recipes.train as recipes
+from sightline.cli.failures import exit_code
 from sightline.data.labelled import open_labelled
 from sightline.recipes import vit, watch
 from sightline.recipes.batches import Order
@@ -189,13 +190,21 @@ def test_a_disk_that_fills_at_the_very_end_loses_nothing(
     assert not steps
 
 
-def test_ctrl_c_says_how_to_go_on(patterns: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(*ignored: object) -> None:
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("steps", [1, 12])
+def test_ctrl_c_says_how_to_go_on(steps: int, patterns: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, step = [], vit.Recipe.training_step
 
-    monkeypatch.setattr(watch.Record, "on_validation_end", stop)
-    with pytest.raises(TrainingError, match="stopped; go on with `sightline train --resume"):
+    def stops(*given: Any) -> Any:
+        made.append(1)
+        if len(made) == steps:
+            raise KeyboardInterrupt
+        return step(*given)
+
+    monkeypatch.setattr(vit.Recipe, "training_step", stops)
+    told = "no checkpoint yet: start it again" if steps == 1 else "go on with `sightline train --resume"
+    with pytest.raises(TrainingError, match=f"stopped; {told}") as stopped:
         train("vit", f"folder:{patterns}", out=tmp_path / "run", tiny=True, **SHORT)
+    assert exit_code(stopped.value) == 130
 
 
 def test_refusals(patterns: Path, learned: Path, tmp_path: Path) -> None:

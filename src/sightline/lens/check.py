@@ -115,7 +115,7 @@ class MaskEffect:
         if drop <= 0:
             return "removing what it looked at does not lower the score"
         if drop <= chance + 2 * spread:
-            return "the region it looked at matters no more than a random one of the same size"
+            return "removing the region it looked at matters no more than removing a random one of the same size"
         if chance <= 0.02 * drop:
             text = "removing the region it looked at lowers the score; a random one of the same size hardly does"
         else:

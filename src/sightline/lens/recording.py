@@ -18,6 +18,11 @@ from sightline.lens.select import Plan, Row
 from sightline.lens.site import Site
 
 
+def counted(sites: Sequence[Site]) -> str:
+    """1 attention site, 2 attention sites, …"""
+    return f"{len(sites)} attention site{'' if len(sites) == 1 else 's'}"
+
+
 class Recording(Sequence[Site]):
     """The attention of one run of a model: `seen[-1].weights`, `seen.rollout()`, `seen.overlay(image)` …
 
@@ -174,7 +179,7 @@ class Recording(Sequence[Site]):
         ]
         return "\n".join(
             [
-                f"{type(self.model).__name__}: {len(self)} attention sites, {readable(self.bytes)}",
+                f"{type(self.model).__name__}: {counted(self)}, {readable(self.bytes)}",
                 head,
                 *lines,
             ]
@@ -371,5 +376,8 @@ class Recording(Sequence[Site]):
         except ValueError:
             picture = None  # text, or no row that lies on an image: the table alone
         return to_notebook_html(
-            picture, header, rows, heading=f"{type(self.model).__name__}: {len(self)} attention sites"
+            picture,
+            header,
+            rows,
+            heading=f"{type(self.model).__name__}: {counted(self)}",
         )

@@ -53,10 +53,16 @@ class Plan:
     def __post_init__(self) -> None:
         if not isinstance(self.limit, int) or self.limit <= 0:
             raise ValueError(f"limit is a number of bytes above 0 (default {2**30}), got {self.limit!r}")
-        if isinstance(self.queries, str):
+        if not _is_choice(self.queries):
             raise ValueError(
-                f"queries={self.queries!r} is a string; give sightline.CLS, sightline.LAST, an index, a list of "
-                "indices, a slice, a function of a site, or None for all rows"
+                f"queries={self.queries!r}: give sightline.CLS, sightline.LAST, an index, a list of indices, a slice, "
+                "a function of a site, or None for all rows"
+            )
+        globs = [self.sites] if isinstance(self.sites, str) else self.sites
+        if not isinstance(globs, Sequence | set) or not all(isinstance(glob, str) for glob in globs):
+            raise ValueError(
+                f"sites={self.sites!r}: give a glob on module paths, such as '*.3.*', or several; numbers choose "
+                "afterwards: seen[0]"
             )
 
     def wants(self, path: str) -> bool:
@@ -88,6 +94,17 @@ class Plan:
             f"sites='*.{_last_number(last.path)}.*' or heads=[0] keep fewer; sightline.survey(model, ...) lists what "
             "each choice costs; or raise limit="
         )
+
+
+def _is_choice(choice: Any) -> bool:
+    if choice is None or isinstance(choice, Row | int | slice | Tensor) or callable(choice):
+        return True
+    if isinstance(choice, str | bytes | float):
+        return False
+    try:
+        return all(hasattr(index, "__index__") for index in choice)
+    except TypeError:
+        return False
 
 
 def _last_number(path: str) -> str:

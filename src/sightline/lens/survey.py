@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, overload
 
-from sightline.lens.recording import Recording
+from sightline.lens.recording import Recording, counted
 from sightline.lens.site import Site
 
 
@@ -42,7 +42,7 @@ class Survey(Sequence[Site]):
 
     def __str__(self) -> str:
         lines = [
-            f"{self.model}: {len(self)} attention sites",
+            f"{self.model}: {counted(self)}",
             f"{'site':52} kind   heads  queries x keys      one row   all rows   matrices",
         ]
         for s in self.sites:

@@ -8,6 +8,12 @@ class TrainingError(ValueError):
     """Training cannot start or go on; the message says why in one line."""
 
 
+class Stopped(TrainingError):
+    """Somebody stopped the training; a shell is told by the usual code."""
+
+    exit_code = 130
+
+
 def settled(
     system: str, settings: dict[str, Any], sizes: dict[str, Any], arguments: dict[str, Any], overrides: dict[str, Any]
 ) -> dict[str, Any]:

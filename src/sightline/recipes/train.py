@@ -17,6 +17,7 @@ from sightline.recipes.parts import Parts
 from sightline.recipes.plan import ALONE, TrainingError, command_of, new_plan, read_plan, recipe_of
 from sightline.recipes.progress import Lines, Progress, quiet
 from sightline.recipes.results import measured, write_results
+from sightline.recipes.settings import Stopped
 from sightline.recipes.watch import Checkpoints, Record
 from sightline.recipes.weights import recipe_around, start_from
 from sightline.recipes.within import paced
@@ -59,7 +60,9 @@ def train(
         with quiet():
             _run(plan, folder, resumed=resume is not None)
     except SystemExit as stopped:  # Lightning turns Ctrl-C into this
-        raise TrainingError(f"stopped; go on with `sightline train --resume {folder}`") from stopped
+        kept = (folder / "checkpoints" / "last.ckpt").is_file()
+        how = f"go on with `sightline train --resume {folder}`" if kept else "no checkpoint yet: start it again"
+        raise Stopped(f"stopped; {how}") from stopped
     except (OSError, RuntimeError, SafetensorError) as error:
         if not is_full(error):
             raise
