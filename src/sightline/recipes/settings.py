@@ -1,6 +1,7 @@
 """What was said of a run, KEY=VALUE, on top of what a recipe has; the plain values of `plan.py`."""
 
 import ast
+from pathlib import Path
 from typing import Any
 
 
@@ -12,6 +13,11 @@ class Stopped(TrainingError):
     """Somebody stopped the training; a shell is told by the usual code."""
 
     exit_code = 130
+
+    def __init__(self, folder: Path) -> None:
+        kept = (folder / "checkpoints" / "last.ckpt").is_file()
+        how = f"go on with `sightline train --resume {folder}`" if kept else "no checkpoint yet: start it again"
+        super().__init__(f"stopped; {how}")
 
 
 def settled(

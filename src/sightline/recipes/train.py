@@ -41,10 +41,9 @@ def train(
 
     `data` is KIND:PATH, as the recipe's `open_data` reads it.  `overrides` are the recipe's settings (steps, batch …),
     the system's arguments (dim, depth …), `accumulate=K` (`recipes/parts.py`) or `within=SECONDS` (`within.py`).
-    `resume=FOLDER` goes on with a run that was cut off, exactly as it would have gone on.  The folder holds `weights/`
-    (config, safetensors, card), `metrics.json`, `curves.png`, `samples.png`, `command.txt`, `run.json`, `checkpoints/`.
-    `devices` GPUs (or processes) on each of `nodes` machines share every batch; see `sightline.recipes.machines`.
-    Raises ValueError for unknown keys, bad data, a folder with a run, a full disk, a loss that is not finite.
+    `resume=FOLDER` goes on as if it had not been cut off.  The folder holds `weights/` (config, safetensors, card),
+    `metrics.json`, `curves.png`, `samples.png`, `command.txt`, `run.json`, `checkpoints/`.  `devices` and `nodes` share
+    every batch (`recipes/machines.py`).  ValueError: unknown keys, bad data, a folder with a run, a full disk, no loss.
     """
     if resume is not None:
         folder, plan = Path(resume), read_plan(Path(resume), system, data, overrides)
@@ -59,10 +58,8 @@ def train(
     try:
         with quiet():
             _run(plan, folder, resumed=resume is not None)
-    except SystemExit as stopped:  # Lightning turns Ctrl-C into this
-        kept = (folder / "checkpoints" / "last.ckpt").is_file()
-        how = f"go on with `sightline train --resume {folder}`" if kept else "no checkpoint yet: start it again"
-        raise Stopped(f"stopped; {how}") from stopped
+    except SystemExit as stopped:  # Lightning's word for Ctrl-C
+        raise Stopped(folder) from stopped
     except (OSError, RuntimeError, SafetensorError) as error:
         if not is_full(error):
             raise
