@@ -79,11 +79,9 @@ def _modules(model: nn.Module) -> tuple[dict[int, nn.Module], list[Any]]:
     all that the parts are told by: who they are and of what class, their names, windows and the order of their axes.
     """
     found, signs = dict[int, nn.Module](), list[Any]()
-    waiting: list[tuple[str, nn.Module | None, int]] = [("", model, 0)]
+    waiting = [("", model, 0)]
     while waiting:
         name, module, level = waiting.pop()
-        if module is None:
-            continue
         own = module.__dict__
         signs += id(module), type(module), name, type(own.get("window_size")), own.get("batch_first")
         if id(module) in found:
@@ -91,7 +89,7 @@ def _modules(model: nn.Module) -> tuple[dict[int, nn.Module], list[Any]]:
         found[id(module)] = module
         if module._modules:
             for child, part in reversed(module._modules.items()):
-                if level < 2 or type(part) not in _LEAVES or part._modules:
+                if part is not None and (level < 2 or type(part) not in _LEAVES or part._modules):
                     waiting.append((child, part, level + 1))
     return found, signs
 

@@ -13,14 +13,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+import torch.utils._python_dispatch
 from torch import Tensor
 
 from sightline.lens.key import unseen
 
-try:
-    from torch.utils._python_dispatch import _disable_current_modes as no_modes
-except ImportError:  # a name of torch's own, there from 2.9 to 2.13
-    no_modes = nullcontext
+# a name of torch's own, there from 2.9 to 2.13
+no_modes: Any = getattr(torch.utils._python_dispatch, "_disable_current_modes", nullcontext)
 
 _settling = threading.Lock()
 _SMALL = 2**18  # numbers of a call that is put together with others before its softmax: a copy of 1 MB

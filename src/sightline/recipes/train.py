@@ -43,7 +43,7 @@ def train(
     the system's arguments (dim, depth …), `accumulate=K` (`recipes/parts.py`) or `within=SECONDS` (`within.py`).
     `resume=FOLDER` goes on as if it had not been cut off.  The folder holds `weights/` (config, safetensors, card),
     `metrics.json`, `curves.png`, `samples.png`, `command.txt`, `run.json`, `checkpoints/`.  `devices` and `nodes` share
-    every batch (`recipes/machines.py`).  ValueError: unknown keys, bad data, a folder with a run, a full disk, no loss.
+    every batch (`recipes/machines.py`).  ValueError: unknown keys, bad data, a run there, full disk, loss not finite.
     """
     if resume is not None:
         folder, plan = Path(resume), read_plan(Path(resume), system, data, overrides)
