@@ -65,7 +65,7 @@ def test_the_wrong_region_is_called_no_better_than_chance() -> None:
     assert wrong.verdict == "removing what it looked at does not lower the score"
     half = mask_effect(Spot(), picture(), marks((slice(7, 13), slice(24, 33))), mass=0.99, fill="zero")
     assert half.drop > 0
-    assert "no more than a random one" in half.verdict
+    assert "no more than removing a random one" in half.verdict
 
 
 def test_random_regions_are_as_large_and_are_really_removed() -> None:
@@ -84,7 +84,7 @@ def test_random_regions_are_as_large_and_are_really_removed() -> None:
     assert torch.equal(found.random_drop, torch.full((2, 8), count))
     assert torch.equal(found.random_only, torch.full((2, 8), count))
     assert torch.equal(found.centre_only, torch.full((2,), count))
-    assert found.verdict.startswith("the region it looked at matters no more than a random one")
+    assert found.verdict.startswith("removing the region it looked at matters no more than removing a random one")
 
 
 def test_centre_is_reported() -> None:
