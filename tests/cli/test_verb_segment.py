@@ -63,6 +63,7 @@ def test_a_person_reads_a_table(folder: Path, tmp_path: Path, capsys: pytest.Cap
     assert "area   sure" in said
     assert said.count("%") >= 2
     assert "where attention went, not why" in said
+    assert "whatever the picture shows" in said
 
 
 def test_persons_read_spaces_and_machines_raw_names(

@@ -69,7 +69,14 @@ def segment(
             forms=(SUFFIXES,),
             doing="Segmenting",
         )
-    batch.finish(f"What {system} sees where", sentence=_sentence, show=_show, close=not_why)
+    batch.finish(f"What {system} sees where", sentence=_sentence, show=_show, close=partial(_close, system=system))
+
+
+def _close(told: Told, system: str) -> str:
+    from sightline.checkpoints.bundled import bundled_card, bundled_names
+
+    learned = f" (it learned from {bundled_card(system)['data']})" if system in bundled_names() else ""
+    return f"Every pixel gets one of {system}'s classes, whatever the picture shows{learned}.\n{not_why(told)}"
 
 
 def read_scales(text: str) -> list[float]:
