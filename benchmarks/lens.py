@@ -6,8 +6,8 @@
     python benchmarks/lens.py --device cuda --budget 2        # alone on the GPU: bfloat16, lens-gpu.md
     python benchmarks/lens.py --device cuda --dtype float32 --tokens 197 901 --budget 1
 
-All variants of one size are run in turn within each round, so that the machine's mood falls on all of them alike; the
-table shows the median over rounds of the ratio within a round.  "Class row" keeps products of the row with the keys,
+All variants of one size are run once in each round, in an order drawn anew, so that the machine's mood falls on all of
+them alike; the table shows the median over rounds of the ratio within a round.  "Class row" keeps products of the row with the keys,
 which "row read" makes weights of, as whoever reads them first does.  "All rows" keeps what the matrices are made of;
 "made" then makes each layer's matrix once, as eager does while it runs; "read" sums it up too, which eager does not.
 "By mode" is the class row where the dispatcher is not enough and a mode of torch sees every call (`lens/dispatch.py`);
@@ -23,6 +23,7 @@ import argparse
 import gc
 import os
 import platform
+import random
 import statistics
 import sys
 import time
@@ -173,11 +174,10 @@ def measure(model: str, tokens: int, batch: int, given: argparse.Namespace) -> R
     runs = {name: run for name, run in runs.items() if name == "plain" or not given.only or name in given.only}
     peaks = {name: peak(run) for name, run in runs.items()} if on_gpu else {}
     times: dict[str, list[float]] = {name: [] for name in runs}
-    began, number = time.perf_counter(), 0
+    began, number, draw = time.perf_counter(), 0, random.Random(0)
     # the first round warms up; a budget ends the rounds sooner, but not before the third
     while number <= given.rounds and (number < 4 or time.perf_counter() - began < given.budget):
-        order = list(runs.items())
-        for name, run in order if number % 2 else order[::-1]:
+        for name, run in draw.sample(list(runs.items()), len(runs)):  # else plain would often follow plain
             spent = clock(run, device)
             if number:
                 times[name].append(spent)

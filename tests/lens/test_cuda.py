@@ -7,6 +7,7 @@ there, which the other files of this folder compare with eager code.
 import copy
 import gc
 import shutil
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,6 +25,15 @@ DEVICE = "cuda"
 HEADS, WIDTH = 4, 64
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-3, torch.bfloat16: 1e-3}
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch can use")
+
+
+@pytest.fixture(autouse=True)
+def exact_convolutions() -> Iterator[None]:
+    """Leaves TensorFloat-32 out, in which cuDNN computes convolutions unless told: 1e-3 off what the CPU has."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cudnn.allow_tf32 = before
 
 
 class Attend(nn.Module):

@@ -9,7 +9,7 @@ kept      the teacher's backbone
 control   the same network at random, and trained with labels (recipes/vit.py)
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -36,6 +36,7 @@ class Settings(self_supervised.Common):
     smallest: float = 0.25  # share of a picture that divides small views from large ones
     least: float = 0.05  # share of a picture that the smallest view shows
     blur: float = 1.0  # the paper's chances of blur, times this: 0 for pictures of 32 pixels
+    colours: float = 1.0  # the same of jitter, grey and solarising: less where colours are what tells things apart
     prototypes: int = 4096
     hidden: int = 512
     bottleneck: int = 128
@@ -56,15 +57,12 @@ class Recipe(self_supervised.SelfSupervised):
 
     def __init__(self, system: nn.Module, settings: Settings, data: Any) -> None:
         side: int = settings.side or system.image_size[0]  # type: ignore[index,assignment]
-        between = settings.smallest
-        views = [
-            View(side=side, scale=(between, 1.0), blur=settings.blur),
-            View(side=side, scale=(between, 1.0), blur=0.1 * settings.blur, solarise=0.2),
-        ]
+        between, blur, colours = settings.smallest, settings.blur, settings.colours
+        any_view = View(side=side, scale=(between, 1.0), blur=blur, colour=0.8 * colours, grey=0.2 * colours)
+        views = [any_view, replace(any_view, blur=0.1 * blur, solarise=0.2 * colours)]
         if settings.crops:
-            small = settings.small or side // 2
-            few = View(side=small, scale=(settings.least, between), blur=0.5 * settings.blur, count=settings.crops)
-            views.append(few)
+            small, scale = settings.small or side // 2, (settings.least, between)
+            views.append(replace(any_view, side=small, scale=scale, blur=0.5 * blur, count=settings.crops))
         method = DINO(
             backbone=system,
             prototypes=settings.prototypes,
