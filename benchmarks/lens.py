@@ -7,9 +7,10 @@
     python benchmarks/lens.py --device cuda --dtype float32 --tokens 197 901 --budget 1
 
 All variants of one size are run once in each round, in an order drawn anew, so that the machine's mood falls on all of
-them alike; the table shows the median over rounds of the ratio within a round.  "Class row" keeps products of the row with the keys,
-which "row read" makes weights of, as whoever reads them first does.  "All rows" keeps what the matrices are made of;
-"made" then makes each layer's matrix once, as eager does while it runs; "read" sums it up too, which eager does not.
+them alike; the table shows the median over rounds of the ratio within a round.  "Class row" keeps products of the row
+with the keys, which "row read" makes weights of, as whoever reads them first does.  "All rows" keeps what the matrices
+are made of; "made" then makes each layer's matrix once, as eager does while it runs; "read" sums it up too, which
+eager does not.
 "By mode" is the class row where the dispatcher is not enough and a mode of torch sees every call (`lens/dispatch.py`);
 "empty mode" is the plain pass below a mode that only hands every call on, the least that seeing so can cost.
 Models are `transformers` ViTs with random weights: time does not depend on the values.  On a GPU the clock is read when
