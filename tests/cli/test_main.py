@@ -27,8 +27,9 @@ def test_help_imports_nothing_heavy() -> None:
         assert verb in done.stdout
 
 
-def test_what_is_wrong_is_told_before_anything_slow_is_imported() -> None:
-    cat = str(sample_photographs()[0])
+def test_what_is_wrong_is_told_before_anything_slow_is_imported(tmp_path: Path) -> None:
+    cat, page = str(sample_photographs()[0]), str(tmp_path / "page.jpg")
+    Path(page).write_text("<!doctype html>")
     wrong = [
         ["look", cat, "--model", "nosuch"],
         ["look", cat, "--method", "magic"],
@@ -51,6 +52,10 @@ def test_what_is_wrong_is_told_before_anything_slow_is_imported() -> None:
         ["ask", cat, "zork blarg"],
         ["ask", cat, "what color is the cube?", "--system", "vit"],
         ["point", cat, "zork blarg"],
+        *([verb, page] for verb in ("look", "classify", "survey", "caption", "segment", "glimpse")),
+        ["look", page, "--video", "walk.gif"],
+        ["ask", page, "what color is the cube?"],
+        ["point", page, "the cube"],
     ]
     right = [["systems"], ["systems", "--json"], ["systems", "--markdown"]]
     code = (
