@@ -2,9 +2,11 @@
 
 import io
 import os
+import re
 import struct
 import zlib
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from unittest import mock
 
@@ -271,13 +273,10 @@ def test_what_a_header_tells_is_told_alike_without_decoding(tmp_path: Path, name
     path.write_bytes(BROKEN[name][0]())
     with pytest.raises(PhotographError) as whole:
         open_photograph(path)
-    with mock.patch.object(ImageFile.ImageFile, "load", side_effect=AssertionError("decoded")):
-        try:
-            check_photograph(path)
-        except PhotographError as error:
-            assert str(error) == str(whole.value)
-        else:
-            assert name.startswith("truncated"), "all the others are at fault from their first bytes on"
+    told = pytest.raises(PhotographError, match=re.escape(str(whole.value)))
+    late = nullcontext() if name in ("truncated.jpg", "truncated.png") else told  # of these the header is whole
+    with mock.patch.object(ImageFile.ImageFile, "load", side_effect=AssertionError("decoded")), late:
+        check_photograph(path)
 
 
 def test_a_header_is_checked_without_decoding(tmp_path: Path) -> None:

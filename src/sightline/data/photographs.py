@@ -92,7 +92,7 @@ def open_photograph(source: Any) -> Image.Image:
 
 
 def check_photograph(path: str | os.PathLike[str]) -> None:
-    """Raises `PhotographError` as `open_photograph` does, for what the file and its header tell: no pixel is decoded."""
+    """Raises `PhotographError` as `open_photograph` does, for what file and header tell: no pixel is decoded."""
     _open_file(os.fspath(path), _check)
 
 

@@ -7,10 +7,11 @@ from sightline.data.vocabulary import caption_tokens
 SPELLING = {"colour": "color", "colours": "colors", "coloured": "colored", "grey": "gray"}
 LONGEST_QUESTION = 20  # words
 # of English: they name neither a thing nor what it is like, so that no place in a picture is theirs
-BARE = frozenset(
-    "a an and any are as at be by can do does for from has have how in is it its many much of on or same that the "
-    "there these this those to was were what when where which who whose why with".split()
-)
+_BARE = """
+a an and any are as at be by can do does for from has have how in is it its many much of on or same that the there these
+this those to was were what when where which who whose why with
+"""
+BARE = frozenset(_BARE.split())
 
 
 def question_words(text: str) -> list[str]:
