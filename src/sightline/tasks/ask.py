@@ -129,8 +129,8 @@ def ask(
         maps = weights[: len(labels)].unflatten(1, (side, -1)).numpy()
         asked = " ".join(question.split())
         title, opens = f"{asked} → {plain_text(answer)}", len(words) if answer else 0  # on the answer's first word
-        told = "; ".join(filter(None, (opened.knows, beside_maps(words))))
-        strip = WordStrip(photograph, labels, maps, title=title, caption=told, opens=opens)
+        about = "; ".join(filter(None, (opened.knows, beside_maps(words))))
+        strip = WordStrip(photograph, labels, maps, title=title, caption=about, opens=opens)
     pairs = tuple((str(text), cost) for text, cost in zip(choices or (), costs, strict=True))
     shares = tuple(chances[: len(answer)].tolist())
     return Answer(answer, shares, question, pairs, unknown, photograph, strip, opened.name, opened.knows)
