@@ -113,7 +113,7 @@ def test_the_best_box_stands_out_and_all_shares_are_written(drawn_words: list[st
     best, second = (50.0, 80.0, 120.0, 200.0), (200.0, 80.0, 280.0, 200.0)
     others = [((300.0, 5.0, 390.0, 60.0), 0.05), ((0.0, 220.0, 40.0, 290.0), 0.04), (second, 0.01)]
     drawn = np.asarray(with_scores(plain, [(best, 0.31), (second, 0.3), *others]))
-    assert drawn_words == ["31%", "30%", "5.0%", "4.0%"]  # the fifth is not drawn
+    assert drawn_words == ["4.0%", "5.0%", "30%", "31%"]  # the fifth has no chance; the best is on top
     assert drawn.shape == (300, 400, 3)
     assert drawn[140, 52].tolist() == [255, 236, 64]
     assert drawn[140, 200].tolist() == [255, 255, 255]

@@ -27,7 +27,7 @@ SIZES, STEP = (0.14, 0.18, 0.23, 0.3, 0.38), 0.045  # of proposed windows, in pa
 # of a map's mass: what lies elsewhere than in the mean of all words' maps, at most, where they are the same
 SAME = 0.02
 ALIKE = 0.8  # of the best share: a next best from here on is nearly as good
-OTHERS = 3  # boxes drawn beside the best
+OTHERS, RIVAL = 3, 0.1  # boxes drawn beside the best, at most, and their least part of its share
 _PLACES = ("left", "right", "behind", "in", "made", "closest", "farthest", "small", "large")
 
 
@@ -191,19 +191,20 @@ def with_boxes(photograph: Image.Image, boxes: Sequence[Box]) -> Image.Image:
 
 
 def with_scores(photograph: Image.Image, found: Sequence[tuple[Box, float]]) -> Image.Image:
-    """Draws boxes with their shares, best first, into a copy: the best as `with_boxes` does, three others thin.
+    """Draws boxes with their shares, best first, into a copy: the best as `with_boxes` does, three rivals thin.
 
     So the picture tells how sure the choice was: its share stands beside those of the boxes that it was preferred to.
     """
     base = shown_size(photograph.convert("RGB")).copy()
     scale, pen, wide = base.width / photograph.width, ImageDraw.Draw(base), max(1, max(base.size) // 200)
-    shown = [(_box([value * scale for value in box]), share) for box, share in found[: 1 + OTHERS]]
+    rivals = [one for one in found[: 1 + OTHERS] if one[1] >= RIVAL * found[0][1]]
+    shown = [(_box([value * scale for value in box]), share) for box, share in rivals]
     for (left, top, right, bottom), _ in shown[1:]:
         pen.rectangle((left - wide, top - wide, right + wide, bottom + wide), outline=(0, 0, 0), width=3 * wide)
         pen.rectangle((left, top, right, bottom), outline=(255, 255, 255), width=wide)
     drawn = with_boxes(base, [shown[0][0]])
     pen, font = ImageDraw.Draw(drawn), font_of(max(12, max(drawn.size) // 14), bold=True)
-    for place, ((left, top, _, _), share) in enumerate(shown):
+    for place, ((left, top, _, _), share) in reversed(list(enumerate(shown))):  # the best on top
         told, colour = share_of(share), (255, 236, 64) if place == 0 else (255, 255, 255)
         x = max(0.0, min(left, drawn.width - font.getlength(told)))
         above = top > 1.6 * font.size  # else there is no room, and it stands within
