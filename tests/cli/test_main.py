@@ -27,8 +27,11 @@ def test_help_imports_nothing_heavy() -> None:
         assert verb in done.stdout
 
 
-def test_what_is_wrong_is_told_before_anything_slow_is_imported() -> None:
-    cat = str(sample_photographs()[0])
+def test_what_is_wrong_is_told_before_anything_slow_is_imported(tmp_path: Path) -> None:
+    cat, page = str(sample_photographs()[0]), str(tmp_path / "page.jpg")
+    Path(page).write_text("<!doctype html>")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.json").touch()
     wrong = [
         ["look", cat, "--model", "nosuch"],
         ["look", cat, "--method", "magic"],
@@ -45,12 +48,22 @@ def test_what_is_wrong_is_told_before_anything_slow_is_imported() -> None:
         ["train", "vit", "--data", "folder:x", "nosuch=3"],
         ["train", "vit", "--data", "folder:x", "steps=abc"],
         ["train", "dino", "--data", "folder:x", "batch=0"],
+        ["train", "vit", "--data", "cifar10:nowhere"],
+        ["train", "vit", "--data", "nosuch:x"],
+        ["train", "segmenter", "--data", "camvid:nowhere"],
+        ["train", "vit", "--data", f"folder:{tmp_path}", "--out", str(tmp_path / "run")],
+        ["train", "vit", "--data", f"folder:{tmp_path}", "--out", page],
         ["train", "--resume", "nowhere"],
+        ["evaluate", "vit", "--data", "cifar10:nowhere"],
         ["evaluate", "nowhere", "--data", "folder:x"],
         ["ask", cat, "?!"],
         ["ask", cat, "zork blarg"],
         ["ask", cat, "what color is the cube?", "--system", "vit"],
         ["point", cat, "zork blarg"],
+        *([verb, page] for verb in ("look", "classify", "survey", "caption", "segment", "glimpse")),
+        ["look", page, "--video", "walk.gif"],
+        ["ask", page, "what color is the cube?"],
+        ["point", page, "the cube"],
     ]
     right = [["systems"], ["systems", "--json"], ["systems", "--markdown"]]
     code = (
@@ -108,6 +121,9 @@ def test_it_runs_as_a_module() -> None:
         (["train", "vit", "--data", "folder:x", "steps"], "key=value"),
         (["train", "vit", "--data", "folder:x", "steps=1", "steps=2"], "twice"),
         (["train", "vit", "--data", "folder:x"], "x: no such folder; expected one with CLASS/*.jpg of two classes"),
+        (["train", "vit", "--data", "cifar10:x"], "x: no such folder or file; expected the data that cifar10:PATH"),
+        (["train", "ram", "--data", "folder:x"], "for ram, KIND one of mnist, translated, cluttered"),
+        (["evaluate", "vit", "--data", "camvid:x"], "for vit, KIND one of folder, cifar10, hub, photos, world"),
         (["evaluate", "vit"], "--data"),
         (["evaluate", "nowhere", "--data", "folder:x"], "nowhere: no such folder"),
     ],

@@ -89,6 +89,18 @@ def test_what_is_named_is_found_once_and_what_is_not_there_is_told(capsys: Captu
     assert [path.name for path in gather(["in"], True)[0]][-3:] == ["a.png", "b.png", "c.png"]
 
 
+def test_files_that_are_no_pictures_are_told_before_anything_is_opened(capsys: Captured) -> None:
+    Path("in/void.png").touch()
+    Path("in/page.png").write_text("<!doctype html>")
+    Path("in/cut.png").write_bytes(Path("in/a.png").read_bytes()[:45])  # its header is whole
+    pictures, failures = gather(["in", "in/void.png"])
+    assert [picture.name for picture in pictures] == ["a.png", "b.png", "c.png", "cut.png"]
+    assert [source for source, _ in failures] == ["in/page.png", "in/void.png"]
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith("sightline: in/page.png: a web page")
+    assert told[1:] == ["sightline: in/void.png: the file is empty"]
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -121,7 +133,7 @@ def test_of_an_empty_folder_every_verb_says_so_and_makes_nothing(
 
 
 def test_a_bad_picture_is_one_line_and_the_others_are_done(capsys: Captured) -> None:
-    Path("in/broken.png").write_bytes(b"no picture")
+    Image.new("RGB", (16, 16)).save("in/broken.png")
     assert word(["in/*.png"]) == 2
     told = capsys.readouterr()
     assert told.err == "sightline: in/broken.png: is no picture\n"
@@ -132,7 +144,7 @@ def test_a_bad_picture_is_one_line_and_the_others_are_done(capsys: Captured) -> 
 
 
 def test_machines_get_one_document_with_what_failed(capsys: Captured) -> None:
-    Path("in/broken.png").write_bytes(b"no picture")
+    Image.new("RGB", (16, 16)).save("in/broken.png")
     assert word(["in", "nowhere.png"], as_json=True) == 2
     document = json.loads(capsys.readouterr().out)
     assert list(document) == ["verb", "results", "index", "replaced", "remarks", "failures"]

@@ -52,6 +52,10 @@ def test_for_persons(home: Path, toys: Path, capsys: Captured) -> None:
     said = ask("scenes/one.png", "What colour is the cube?", system=toys / "seeing")
     assert shown.startswith(f"one.png: {said.answer or '(no answer)'}")
     assert "knows toy scenes." in shown
+    closing = "The words what, is and the name nothing to look at: their maps may lie on empty ground."
+    assert shown.splitlines()[-1] == closing
+    assert run(["ask", "scenes/one.png", "red cube?", "-s", str(toys / "seeing")]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "A map shows where attention went, not why."
     for suffix in (".png", ".html", ".json"):
         assert (home / "answers" / f"one.ask{suffix}").is_file()
 
@@ -118,7 +122,9 @@ def test_a_system_without_attention_answers_without_a_picture(home: Path, toys: 
     assert [result["picture"] for result in answer["results"]] == [None, None]
     assert answer["index"] is None
     assert run(["ask", "scenes", "what color is the cube?", "-s", str(toys / "first")]) == 0
-    assert capsys.readouterr().out.count("asked earlier") == 2
+    shown = capsys.readouterr().out
+    assert shown.count("asked earlier") == 2
+    assert "map" not in shown
 
 
 def test_misuse_is_one_line(home: Path, toys: Path, capsys: Captured) -> None:

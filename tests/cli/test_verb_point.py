@@ -53,6 +53,8 @@ def test_for_persons(home: Path, toys: Path, capsys: Captured) -> None:
     left, top, right, bottom = meant.box
     place = f"left {left:.0f}, top {top:.0f}, right {right:.0f}, bottom {bottom:.0f}"
     assert shown.startswith(f"one.png: {place} ({meant.probability:.0%})\n")
+    close = len(meant.boxes) > 1 and meant.boxes[1][1] >= 0.8 * meant.probability
+    assert ("nearly as likely: left " in shown) is close
     assert "knows toy scenes." in shown
     closing = shown.splitlines()[-1]
     assert closing.startswith("A map shows where attention went, not why.")

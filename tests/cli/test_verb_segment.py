@@ -49,6 +49,8 @@ def test_each_photograph_gets_mask_picture_page_and_areas(
             assert area["share"] == pytest.approx((numbers == area["number"]).mean())
             assert CLASSES[area["number"]] == area["class"]
             assert 0 < area["sure"] <= 1
+        named = {area["class"] for area in one["areas"]}
+        assert one["absent"] == [name for name in CLASSES if name not in named]
         assert Image.open(one["picture"]).width > 300
         assert "<script" not in Path(one["page"]).read_text("utf-8")
     assert "cat.segment.html" in Path(told["index"]).read_text("utf-8")
@@ -64,6 +66,9 @@ def test_a_person_reads_a_table(folder: Path, tmp_path: Path, capsys: pytest.Cap
     assert said.count("%") >= 2
     assert "where attention went, not why" in said
     assert "whatever the picture shows" in said
+    told = json.loads((tmp_path / "cat.segment.json").read_text("utf-8"))
+    missing = f"no pixel, so no row, colour or map: {', '.join(told['absent'])}\n"
+    assert (missing in said) is bool(told["absent"])
 
 
 def test_persons_read_spaces_and_machines_raw_names(
@@ -99,14 +104,16 @@ def test_what_is_held_is_not_segmented_again(folder: Path, tmp_path: Path, capsy
     shown = capsys.readouterr().out
     assert "segmented earlier" not in shown  # another question
     assert "Replaced 4 earlier results" in shown
-    assert "smooth" not in json.loads((tmp_path / "cat.segment.json").read_text("utf-8"))["asked"]
-    assert run([*given, "--flip", "--smooth"]) == 0
-    assert "Replaced 4 earlier results" in capsys.readouterr().out
     assert json.loads((tmp_path / "cat.segment.json").read_text("utf-8"))["asked"]["smooth"] is True
-    assert run([*given, "--flip", "--smooth"]) == 0
+    assert run([*given, "--flip", "--smooth"]) == 0  # which is the default
+    assert "segmented earlier" in capsys.readouterr().out
+    assert run([*given, "--flip", "--no-smooth"]) == 0
+    assert "Replaced 4 earlier results" in capsys.readouterr().out
+    assert "smooth" not in json.loads((tmp_path / "cat.segment.json").read_text("utf-8"))["asked"]
+    assert run([*given, "--flip", "--no-smooth"]) == 0
     assert "segmented earlier" in capsys.readouterr().out
     (tmp_path / "cat.mask.png").write_bytes(b"changed by hand")
-    assert run([*given, "--flip"]) == 0
+    assert run([*given, "--flip", "--no-smooth"]) == 0
     assert (tmp_path / "cat.mask.png").read_bytes() == b"changed by hand"
     assert (tmp_path / "cat-2.mask.png").is_file()
 

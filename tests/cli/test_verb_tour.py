@@ -9,7 +9,7 @@ import pytest
 from sightline.checkpoints.bundled import bundled_card, bundled_names
 from sightline.cli.main import run
 from sightline.cli.systems import figure
-from sightline.tasks.tour import drawn_scene, stops
+from sightline.tasks.tour import drawn_scene, left_out, stops
 
 Captured = pytest.CaptureFixture[str]
 ENCODERS = {"efficientnet_lite0"}  # bundled weights that no verb uses by themselves
@@ -17,14 +17,18 @@ ENCODERS = {"efficientnet_lite0"}  # bundled weights that no verb uses by themse
 
 def test_every_bundled_system_is_a_stop() -> None:
     assert set(stops()) == set(bundled_names()) - ENCODERS
+    assert set(left_out()) == set(bundled_names()) & ENCODERS
 
 
 @pytest.mark.timeout(400)
 def test_all_stops_answer_and_are_on_the_page(tmp_path: Path, capsys: Captured) -> None:
     assert run(["tour", "--json", "-o", str(tmp_path / "out")]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert {stop["system"] for stop in told["stops"]} == set(stops())
+    assert [stop["system"] for stop in told["stops"]] == stops(), "each once"
+    assert told["left_out"] == left_out()
     page = Path(told["page"]).read_text("utf-8")
+    for name, use in left_out().items():
+        assert f"No stop: {name}, which answers nothing by itself ({use})." in page
     for stop in told["stops"]:
         assert stop["answer"]
         assert Path(stop["page"]).stat().st_size > 5_000
@@ -37,7 +41,9 @@ def test_all_stops_answer_and_are_on_the_page(tmp_path: Path, capsys: Captured) 
 
 def test_stops_by_name_and_unknown_ones(tmp_path: Path, capsys: Captured) -> None:
     assert run(["tour", "ram", "-o", str(tmp_path / "out")]) == 0
-    assert capsys.readouterr().out.startswith("1. ram (glimpse")
+    said = capsys.readouterr().out
+    assert said.startswith("1. ram (glimpse")
+    assert "No stop" not in said  # who names stops knows what is left out
     assert run(["tour", "ramm", "-o", str(tmp_path / "out")]) != 0
     said = capsys.readouterr().err
     assert "no stop ramm on the tour; there are: " in said

@@ -62,6 +62,17 @@ def test_classify_for_machines_with_a_bad_file(home: Path, tiny_vit: Path, capsy
     assert captured.err.count("\n") == 1
 
 
+def test_samples_are_named_without_the_folder_of_the_package(home: Path, tiny_vit: Path, capsys: Captured) -> None:
+    assert run(["classify", "--sample", "-m", str(tiny_vit)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(": ")[0] for line in lines] == ["cat.jpg", "coffee.jpg", "rocket.jpg"]
+    assert run(["look", "--sample", "-m", str(tiny_vit), "--query", "9,9"]) == 2
+    assert capsys.readouterr().err.startswith("sightline: cat.jpg: --query 9,9")
+    assert run(["classify", "--sample", "-m", str(tiny_vit), "--json"]) == 0
+    results = json.loads(capsys.readouterr().out)["results"]
+    assert all(Path(result["image"]).is_file() for result in results), "a machine is told where they are"
+
+
 def test_tiny_and_moving_pictures_are_remarked_on(home: Path, tiny_vit: Path, capsys: Captured) -> None:
     picture = Image.open("noise.png")
     picture.resize((1, 1)).save("dot.png")

@@ -2,9 +2,11 @@
 
 import io
 import os
+import re
 import struct
 import zlib
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from unittest import mock
 
@@ -13,10 +15,17 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image, features
+from PIL import Image, ImageFile, features
 
 from sightline.data import photographs
-from sightline.data.photographs import PhotographError, find_photographs, open_photograph, remark, sample_photographs
+from sightline.data.photographs import (
+    PhotographError,
+    check_photograph,
+    find_photographs,
+    open_photograph,
+    remark,
+    sample_photographs,
+)
 
 RED, WHITE = (220, 30, 40), (255, 255, 255)
 
@@ -256,6 +265,26 @@ def test_broken_files_are_one_clear_line(tmp_path: Path, name: str) -> None:
     message = str(caught.value)
     assert name in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_a_header_tells_is_told_alike_without_decoding(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(BROKEN[name][0]())
+    with pytest.raises(PhotographError) as whole:
+        open_photograph(path)
+    told = pytest.raises(PhotographError, match=re.escape(str(whole.value)))
+    late = nullcontext() if name in ("truncated.jpg", "truncated.png") else told  # of these the header is whole
+    with mock.patch.object(ImageFile.ImageFile, "load", side_effect=AssertionError("decoded")), late:
+        check_photograph(path)
+
+
+def test_a_header_is_checked_without_decoding(tmp_path: Path) -> None:
+    halves((640, 480)).save(tmp_path / "a.jpg")
+    with mock.patch.object(ImageFile.ImageFile, "load", side_effect=AssertionError("decoded")):
+        check_photograph(tmp_path / "a.jpg")
+        with pytest.raises(PhotographError, match="no such file"):
+            check_photograph(tmp_path / "b.jpg")
 
 
 def test_the_limit_lies_where_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

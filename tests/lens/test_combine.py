@@ -1,5 +1,6 @@
 """Rollout and gradient relevance against a few lines of eager matrices and autograd, in float64."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -519,6 +520,27 @@ def test_recorded_swin_stage_by_stage() -> None:
     assert torch.allclose(found, eager_rollout([s.weights.mean(1).double() for s in stage]).float(), atol=1e-6)
     assert bool((found[:, 0].view(2, 8, 8)[:, :4, :4] > 0).all())
     assert bool((found[:, 0].view(2, 8, 8)[:, 6:, 6:] < 1e-30).all())  # windows of 4, shifted by 2, end before
+
+
+def test_both_towers_of_clip_are_advised_and_each_advice_works() -> None:
+    from transformers import CLIPConfig, CLIPModel
+
+    torch.manual_seed(0)
+    layers = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+    words = {**layers, "vocab_size": 40, "max_position_embeddings": 16, "eos_token_id": 39}
+    config = CLIPConfig(text_config=words, vision_config={**layers, "image_size": 32, "patch_size": 8})
+    model = CLIPModel(config).eval()
+    given = {"pixel_values": torch.rand(1, 3, 32, 32), "input_ids": torch.ones(1, 9, dtype=torch.long)}
+    with sightline.record(model) as seen:
+        model(**given)
+    with pytest.raises(ValueError, match="two towers") as refused:
+        seen.rollout()
+    advised = re.findall(r'sites="([^"]+)" \((\d+) tokens\)', str(refused.value))
+    assert [int(tokens) for _, tokens in advised] == [17, 9]
+    for sites, tokens in advised:
+        with sightline.record(model, sites=sites) as one:
+            model(**given)
+        assert one.rollout().shape == (1, int(tokens), int(tokens))
 
 
 def test_recorded_encoder_decoder() -> None:

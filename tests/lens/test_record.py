@@ -423,7 +423,9 @@ def test_rows_heads_and_sites_are_chosen():
 @pytest.mark.parametrize(
     ("choice", "message"),
     [({"queries": 6}, "queries 0 to 5"), ({"queries": "cls"}, "a function of a site"), ({"heads": [4]}, "heads 0 to 3"),
-     ({"limit": 0}, "above 0"), ({"limit": 100}, "limit=100 "), ({"limit": 1000, "queries": None}, "CLS")],
+     ({"limit": 0}, "above 0"), ({"limit": 100}, "limit=100 "), ({"limit": 1000, "queries": None}, "CLS"),
+     ({"queries": []}, r"queries=\[\] names no row"), ({"queries": torch.tensor([])}, "names no row"),
+     ({"queries": range(0)}, "names no row")],
 )  # fmt: skip
 def test_bad_choices_are_refused(choice, message):
     with pytest.raises(ValueError, match=message):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sightline.lens.segments import Segments
+from sightline.lens.segments import Segments, listed, thickest
 
 NAMES = ("sky", "road & kerb", "car", "tree")
 PALETTE = np.array([[0, 0, 250], [200, 0, 0], [0, 200, 0], [90, 90, 0]], dtype=np.uint8)
@@ -47,6 +47,48 @@ def test_the_picture_has_a_legend_with_the_colours_that_are_there() -> None:
     below = np.asarray(picture)[320:].reshape(-1, 3).tolist()
     assert {tuple(colour) for colour in PALETTE[:3].tolist()} <= {tuple(pixel) for pixel in below}
     assert tuple(PALETTE[3].tolist()) not in {tuple(pixel) for pixel in below}
+
+
+def test_the_legend_and_the_regions_carry_the_numbers_of_the_mask(drawn_words: list[str]) -> None:
+    segments().picture()
+    for number in ("0", "1", "2"):
+        assert drawn_words.count(number) == 2  # on its region, in its row
+    assert "3" not in drawn_words  # no pixel is a tree
+    drawn_words.clear()
+    made = segments()
+    made.mask[:] = 1
+    made.mask[0, 0] = 2  # in a region as small as this a number would hide what it names
+    made.picture()
+    assert [drawn_words.count(number) for number in ("1", "2")] == [2, 1]
+
+
+def test_a_number_stands_where_its_region_is_thickest() -> None:
+    region = np.zeros((20, 30), dtype=bool)
+    region[2:4, :] = True
+    region[10:17, 5:12] = True
+    assert thickest(region) == (13, 8, 4)
+    assert thickest(np.ones((5, 9), dtype=bool))[0] == 2
+    assert thickest(np.zeros((4, 4), dtype=bool)) == (0, 0, 0)
+
+
+def test_classes_without_a_map_are_told_with_the_reason(drawn_words: list[str]) -> None:
+    segments().picture()
+    assert "no pixel of tree, so no map" in " ".join(drawn_words)
+    assert "no pixel of tree, so no map" in segments().page()
+    drawn_words.clear()
+    segments(maps={}).picture()
+    assert "no map" not in " ".join(drawn_words) + segments(maps={}).page()
+    drawn_words.clear()
+    names = [f"kind_{number}" for number in range(14)]
+    mask = np.arange(14, dtype=np.uint8).repeat(40)[None].repeat(300, axis=0)
+    maps = {name: np.ones((2, 2)) for name in names}
+    many = Segments(Image.new("RGB", (560, 300)), mask, names, np.zeros((14, 3), np.uint8), maps)
+    many.picture()
+    said = " ".join(drawn_words)
+    assert "maps of the 12 largest classes, the page also has those of kind 12, kind 13" in said
+    assert [drawn_words.count(name) for name in ("kind 11", "kind 12")] == [2, 1]  # its map and its row; its row alone
+    assert listed(names[:12]) == ", ".join(f"kind {number}" for number in range(12))
+    assert listed(names).endswith("kind 11 and 2 more")
 
 
 def test_the_page_is_self_contained_and_each_class_is_a_choice() -> None:

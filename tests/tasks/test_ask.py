@@ -79,6 +79,13 @@ def test_results_are_drawn_saved_and_noted(tmp_path: Path) -> None:
     said = ask(PICTURE, "what color is the dog?", system=toy())
     assert said.unknown == ("dog",)
     assert said.note == "toy knows toy scenes; it never read: dog"
+    assert said.attention is not None
+    about = "the words what, is and the name nothing to look at: their maps may lie on empty ground"
+    assert said.attention.caption == f"toy scenes; {about}"
+    assert about in (said.save(tmp_path / "a.html")).read_text("utf-8")
+    plain = ask(PICTURE, "red cube?", system=toy()).attention
+    assert plain is not None
+    assert plain.caption == "toy scenes"
     for name in ("a.png", "a.html"):
         assert said.save(tmp_path / name).stat().st_size > 500
     assert said.picture().width > 100

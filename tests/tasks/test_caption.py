@@ -113,6 +113,8 @@ def test_the_sentence_is_written_as_a_page_and_a_picture(tmp_path: Path) -> None
     assert said.text[0].isupper() or not said.text[0].isalpha()
     assert said.text.endswith(".")
     page = said.save(tmp_path / "told.html").read_text("utf-8")
+    assert said.attention is not None
+    assert said.attention.title == said.text  # the picture and the page say it as the shell does
     assert page.count("<label") == 1 + len(said.words)  # the photograph, and each word
     assert "<b>" not in page  # a word is text, whatever it is
     assert "<b>" not in said._repr_html_()

@@ -1,18 +1,31 @@
 """`point`: the box is the one that scores best, windows cover the picture, refusals."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from sightline.data.vocabulary import Vocabulary
 from sightline.systems.visual7w import Visual7W, Visual7WPointing
 from sightline.tasks.answerer import Answerer
-from sightline.tasks.point import _sameness, apart, as_question, overlap, point, windows, with_boxes
+from sightline.tasks.point import (
+    _closeness,
+    _sameness,
+    apart,
+    as_question,
+    overlap,
+    point,
+    share_of,
+    windows,
+    with_boxes,
+    with_scores,
+)
 from sightline.tasks.questions import QuestionError
 
 WORDS = ("which", "object", "is", "the", "cube", "red", "left", "of", "these", "objects")
@@ -78,7 +91,56 @@ def test_the_box_is_seen_at_the_size_of_a_thumbnail() -> None:
         assert (row.sum(axis=1) < 3 * 60).sum() >= 1  # within dark edges
     meant = point(PICTURE, "the red cube", system=toy())
     assert meant.attention is not None
-    assert meant.attention.plain == f"box {meant.probability:.0%}"
+    assert meant.attention.plain == f"box {share_of(meant.probability)}"
+
+
+@pytest.fixture
+def drawn_words(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """All texts that were written into pictures, in order."""
+    drawn: list[str] = []
+    original = ImageDraw.ImageDraw.text
+
+    def text(self: ImageDraw.ImageDraw, place: tuple[float, float], words: str, **rest: Any) -> None:
+        drawn.append(words)
+        original(self, place, words, **rest)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
+    return drawn
+
+
+def test_the_best_box_stands_out_and_all_shares_are_written(drawn_words: list[str]) -> None:
+    plain = Image.new("RGB", (400, 300), (90, 90, 90))
+    best, second = (50.0, 80.0, 120.0, 200.0), (200.0, 80.0, 280.0, 200.0)
+    others = [((300.0, 5.0, 390.0, 60.0), 0.05), ((0.0, 220.0, 40.0, 290.0), 0.04), (second, 0.01)]
+    drawn = np.asarray(with_scores(plain, [(best, 0.31), (second, 0.3), *others]))
+    assert drawn_words == ["4.0%", "5.0%", "30%", "31%"]  # the fifth has no chance; the best is on top
+    assert drawn.shape == (300, 400, 3)
+    assert drawn[140, 52].tolist() == [255, 236, 64]
+    assert drawn[140, 200].tolist() == [255, 255, 255]
+    yellow = (drawn == (255, 236, 64)).all(axis=2)
+    assert not yellow[:, 180:].any()
+
+
+def test_panels_that_would_be_alike_are_one(drawn_words: list[str], tmp_path: Path) -> None:
+    meant = point(PICTURE, "the red cube", system=toy())
+    strip = meant.attention
+    assert strip is not None
+    apart_maps = np.eye(16).reshape(16, 4, 4)[: len(strip.words)]
+    replace(meant, attention=replace(strip, maps=apart_maps)).picture()
+    assert set(strip.words) <= set(drawn_words)
+    drawn_words.clear()
+    alike = replace(meant, attention=replace(strip, maps=np.full(apart_maps.shape, 1 / 16)))
+    alike.save(tmp_path / "alike.png")
+    assert "every word" in drawn_words
+    assert not set(strip.words) & set(drawn_words)
+    assert strip.plain in drawn_words  # the box and its share are still there
+    assert alike.save(tmp_path / "alike.html").read_text("utf-8").count("<label") == 1 + len(strip.words)
+
+
+def test_a_choice_that_was_close_is_told() -> None:
+    box = (0.0, 0.0, 1.0, 1.0)
+    assert _closeness([(box, 0.3), (box, 0.29)]).startswith("the next best box scores nearly alike, 29%")
+    assert _closeness([(box, 0.3), (box, 0.1)]) == _closeness([(box, 1.0)]) == ""
 
 
 def test_the_caption_tells_where_words_look_at_the_same() -> None:

@@ -108,6 +108,7 @@ def test_smooth_windows_differ_where_they_overlap_and_nowhere_else(folder: Path)
     assert np.array_equal(plain.mask, smooth.mask)
     assert np.array_equal(plain.chance, smooth.chance)
     plain, smooth = (segment(many, system=opened, smooth=choice) for choice in (False, True))
+    assert np.array_equal(segment(many, system=opened).chance, smooth.chance)  # no seam unless it is asked for
     np.testing.assert_allclose(plain.chance[:24], smooth.chance[:24], atol=1e-5)  # the first of three windows alone
     assert np.abs(plain.chance[24:72] - smooth.chance[24:72]).max() > 1e-3
 

@@ -111,4 +111,9 @@ def _show(made: Made) -> str:
 
 def _close(told: Told) -> str:
     by = f"{told['system']} knows {told['knows']}." if told["knows"] else f"Answered by {told['system']}."
-    return f"{by}\n{not_why(told)}"
+    if told["page"] is None:  # without attention there are no maps to speak of
+        return by
+    from sightline.data.question_words import beside_maps, question_words
+
+    aside = beside_maps(question_words(told["question"]))
+    return "\n".join([by, not_why(told), *([f"{aside[0].upper()}{aside[1:]}."] if aside else [])])

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from sightline.cli.console import print_json
-from sightline.cli.failures import Misuse, exit_with, told_failures
+from sightline.cli.failures import Misuse, exit_with, shown, told_failures
 from sightline.cli.given import check_named
 from sightline.cli.look import open_model
 from sightline.cli.pictures import each, gather, remark_on
@@ -52,7 +52,7 @@ def classify(
             named = [{"label": name, "probability": chance} for name, chance in labels]
             results.append({"image": str(photograph), "model": opened.name, "labels": named})
             if not as_json:
-                typer.echo(f"{photograph}: {labels}")
+                typer.echo(f"{shown(str(photograph))}: {labels}")
     if as_json:
         print_json({"verb": "classify", "results": results, "remarks": remarks, "failures": told_failures(failures)})
     exit_with(failures)

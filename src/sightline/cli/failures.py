@@ -4,12 +4,14 @@ import json
 import os
 import sys
 import traceback
+from pathlib import Path
 from typing import Any
 
 import typer
 
 FAILED, MISUSED, STOPPED = 1, 2, 130
 Failures = list[tuple[str, BaseException]]  # of a batch: which of it, and what is wrong with it
+_SAMPLES = f"{Path(__file__).resolve().parents[1] / 'samples'}{os.sep}"
 
 
 class Misuse(ValueError):
@@ -37,7 +39,12 @@ def code_of(error: BaseException) -> int:
 
 def say(message: str) -> None:
     """One line on stderr, under the program's name."""
-    typer.echo(f"sightline: {message}", err=True)
+    typer.echo(f"sightline: {shown(message)}", err=True)
+
+
+def shown(text: str) -> str:
+    """Text for persons: photographs that come with sightline are named without the long folder of the package."""
+    return text.replace(_SAMPLES, "")
 
 
 def report(failures: Failures, source: str, error: BaseException) -> None:

@@ -47,7 +47,7 @@ def _top(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """See where any PyTorch vision model looks, as it runs.
+    """See where any PyTorch vision or language model looks, as it runs.
 
     [bold]Examples[/bold]
 

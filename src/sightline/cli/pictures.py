@@ -19,11 +19,12 @@ Result = TypeVar("Result")
 
 
 def gather(images: list[str], sample: bool = False) -> tuple[list[Path], Failures]:
-    """All photographs that the arguments name, each once, and what named none; that is reported and the rest goes on.
+    """All photographs that the arguments name, each once, and what named none or cannot be one; the rest goes on.
 
-    `sample` puts the photographs that come with sightline first.
+    Files and their headers are judged, and what is wrong is reported, before a model is opened for them; pixels are
+    decoded later, once.  `sample` puts the photographs that come with sightline first.
     """
-    from sightline.data.photographs import PhotographError, find_photographs, sample_photographs
+    from sightline.data.photographs import PhotographError, check_photograph, find_photographs, sample_photographs
 
     failures: Failures = []
     found: dict[Path, None] = dict.fromkeys(sample_photographs() if sample else [])
@@ -32,7 +33,15 @@ def gather(images: list[str], sample: bool = False) -> tuple[list[Path], Failure
             found.update(dict.fromkeys(find_photographs([given])))
         except PhotographError as error:
             report(failures, given, error)
-    return list(found), failures
+    usable = []
+    for picture in found:
+        try:
+            check_photograph(picture)
+        except PhotographError as error:
+            report(failures, str(picture), error)
+        else:
+            usable.append(picture)
+    return usable, failures
 
 
 def remark_on(pictures: Sequence[Path], quiet: bool) -> list[dict[str, str]]:

@@ -115,10 +115,15 @@ def _sentence(told: Told) -> str:
 
 
 def _show(made: Made) -> str:
+    from sightline.tasks.point import ALIKE
+
     told = made.told
     lines = [f"{made.source.name}: {_sentence(told)}{'  (asked earlier)' if made.kept else ''}"]
     if told["unknown"]:
         lines.append(f"never read by {told['system']}: {', '.join(told['unknown'])}")
+    best, *others = told["boxes"]
+    if others and others[0]["probability"] >= ALIKE * best["probability"]:
+        lines.append(f"nearly as likely: {_sentence(others[0])}")
     lines += [told[file] for file in ("picture", "page") if told[file]]
     return "\n  ".join(lines)
 

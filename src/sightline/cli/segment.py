@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".segment.json", ".mask.png", ".segment.png", ".segment.html")
 _SCALES = typer.Option(metavar="S,S,…", help="Scales whose answers are averaged, as in 0.75,1,1.25.")
+_SMOOTH = typer.Option(
+    "--smooth/--no-smooth", help="Windows count less towards their borders, so that no seam is seen; else all alike."
+)
 
 
 def segment(
@@ -28,9 +31,7 @@ def segment(
     ] = "segmenter_hybrid",
     scales: Annotated[str, _SCALES] = "1",
     flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored picture, too.")] = False,
-    smooth: Annotated[
-        bool, typer.Option("--smooth", help="Windows count less towards their borders: no straight seams.")
-    ] = False,
+    smooth: Annotated[bool, _SMOOTH] = True,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for masks, pictures and pages.")] = Path("segments"),
     sample: Annotated[bool, typer.Option("--sample", help="Segment the photographs that come with sightline.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document, nothing else.")] = False,
@@ -50,7 +51,7 @@ def segment(
     if not images and not sample:
         raise Misuse("segment needs at least one IMAGE (or --sample); see `sightline segment --help`")
     asked: dict[str, Any] = {"system": system, "scales": read_scales(scales), "flip": flip}
-    if smooth:  # only then, so that what was made before there was this choice is still known
+    if smooth:  # what was made before there was this choice, without a word of it, was not smooth
         asked["smooth"] = True
     check_named(system, "segmenter", begins="segmenter")
     photographs, failures = gather(images or [], sample)
@@ -96,7 +97,8 @@ def _told(named: "Segmentation", paths: tuple[Path, ...]) -> Told:
         for name, share in named.areas.items()
     ]
     files = {"mask": str(paths[1]), "picture": str(paths[2]), "page": str(paths[3])}
-    return {"width": named.image.width, "height": named.image.height, "areas": areas, **files}
+    absent = [name for name in named.classes if name not in named.areas]
+    return {"width": named.image.width, "height": named.image.height, "areas": areas, "absent": absent, **files}
 
 
 def _sentence(told: Told) -> str:
@@ -106,10 +108,13 @@ def _sentence(told: Told) -> str:
 
 
 def _show(made: Made) -> str:
+    from sightline.lens.segments import listed
     from sightline.lens.sheet import spoken
 
     told = made.told
     wide = max(len(area["class"]) for area in told["areas"])
     rows = [f"{spoken(area['class']):<{wide}} {area['share']:6.1%} {area['sure']:6.0%}" for area in told["areas"]]
+    absent = told.get("absent")  # an earlier version did not tell it
+    rows += [f"no pixel, so no row, colour or map: {listed(absent)}"] if absent else []
     lines = [f"{'class':<{wide}}   area   sure", *rows, told["mask"], told["picture"], told["page"]]
     return "\n  ".join([f"{made.source.name}{'  (segmented earlier)' if made.kept else ''}", *lines])

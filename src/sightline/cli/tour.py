@@ -40,6 +40,7 @@ def tour(
     start = time.perf_counter()
     folder = OutputFolder(out)
     with busy("Setting out …", as_json):
+        from sightline.tasks.tour import left_out
         from sightline.tasks.tour import tour as visit
 
         hush_libraries()
@@ -53,12 +54,15 @@ def tour(
             typer.echo(f"{number}. {stop.system} ({stop.verb}, {stop.seconds:.1f} s): {stop.answer}")
     index = folder.fixed("index.html")
     seconds = time.perf_counter() - start
-    index.write_text(_page(sections, seconds), "utf-8")
+    others = {} if systems else left_out()
+    index.write_text(_page(sections, seconds, others), "utf-8")
     folder.wrote(index)
     if as_json:
-        replaced = replaced_files(folder)
-        print_json({"verb": "tour", "stops": told, "page": str(index), "replaced": replaced, "seconds": seconds})
+        files = {"page": str(index), "replaced": replaced_files(folder)}
+        print_json({"verb": "tour", "stops": told, "left_out": others, **files, "seconds": seconds})
         return
+    for name, use in others.items():
+        typer.echo(_no_stop(name, use))
     tell_replaced(folder)
     typer.echo(f"The tour took {seconds:.0f} s; open {index} in a browser.")
 
@@ -133,7 +137,12 @@ _STYLE = (
 )
 
 
-def _page(sections: list[str], seconds: float) -> str:
+def _no_stop(name: str, use: str) -> str:
+    return f"No stop: {name}, which answers nothing by itself ({use})."
+
+
+def _page(sections: list[str], seconds: float, others: dict[str, str]) -> str:
+    left = "".join(f'<p class="small">{escape(_no_stop(name, use))}</p>\n' for name, use in others.items())
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1"><meta name="generator" content="sightline">'
@@ -141,5 +150,5 @@ def _page(sections: list[str], seconds: float) -> str:
         f"<p>Every system that comes with Sightline, once, on this machine, in {seconds:.0f} seconds. A map shows "
         "where attention went, not why; the small bundled models err, and say so in their figures.</p>\n"
         + "\n".join(sections)
-        + "\n</body></html>\n"
+        + f"\n{left}</body></html>\n"
     )

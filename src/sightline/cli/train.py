@@ -1,6 +1,7 @@
 """`sightline train` and `sightline evaluate`: the shell of `sightline.recipes.train`."""
 
 import ast
+import json
 import os
 from pathlib import Path
 from typing import Annotated, Any
@@ -52,13 +53,11 @@ def train(
     if system is None and resume is None:
         raise Misuse("train needs a SYSTEM, such as vit, or --resume FOLDER; see `sightline train --help`")
     overrides = parse_settings(settings or [])
-    _check_run(system, data, resume, overrides)
-    check_data(data, needed=resume is None)
-    check_folder(data)
+    _check_run(system, data, resume, out, overrides)
     hush_libraries()
     # torch warns of a search for unused parameters that found none, in each process, on the terminal
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    from sightline.recipes.machines import is_first
+    from sightline.recipes.plan import is_first
     from sightline.recipes.train import train as run_recipe
 
     given = {"devices": devices, "nodes": nodes, "strategy": strategy}
@@ -87,7 +86,7 @@ def evaluate(
     """
     folder = weights_of(system)
     check_data(data, needed=True)
-    check_folder(data)
+    _check_measured(folder, data)
     hush_libraries()
     from sightline.recipes.train import evaluate as run_evaluation
 
@@ -100,15 +99,35 @@ def evaluate(
         typer.echo(line)
 
 
-def _check_run(system: str | None, data: str | None, resume: Path | None, overrides: dict[str, Any]) -> None:
-    """Raises TrainingError for a run that cannot be, before torch and Lightning are imported."""
+def _check_run(
+    system: str | None, data: str | None, resume: Path | None, out: Path | None, overrides: dict[str, Any]
+) -> None:
+    """Raises TrainingError or `Misuse` for a run that cannot be, before torch and Lightning are imported."""
     from sightline.recipes.known import check_plan
-    from sightline.recipes.plan import read_plan
+    from sightline.recipes.plan import folder_of, read_plan
+    from sightline.recipes.sources import check_source
 
     if resume is not None:
         read_plan(resume, system, data, overrides)
     elif system is not None:
         check_plan(system, overrides)
+        check_data(data, needed=True)
+        check_source(system, str(data))
+        folder_of(system, out)
+
+
+def _check_measured(folder: Path, data: str) -> None:
+    """Raises TrainingError for data that the recipe of these weights does not take, as far as their card names one."""
+    from sightline.recipes.plan import NAMES
+    from sightline.recipes.sources import check_source
+
+    try:
+        card = json.loads((folder / "card.json").read_text("utf-8"))
+        recipe = card.get("recipe", card["system"])
+    except (OSError, ValueError, LookupError, AttributeError):  # `evaluate` says what is wrong with such weights
+        return
+    if recipe in NAMES:
+        check_source(recipe, data)
 
 
 def weights_of(system: str) -> Path:
@@ -168,12 +187,3 @@ def check_data(data: str | None, needed: bool) -> None:
     if not (colon and kind and path):
         told = "missing" if data is None else data
         raise Misuse(f"--data {told}: give KIND:PATH, such as folder:photos/")
-
-
-def check_folder(data: str | None) -> None:
-    """Raises ValueError, saying what is expected there, for `folder:PATH` where there is no such folder."""
-    kind, _, path = (data or "").partition(":")
-    if kind == "folder" and "+" not in path and not Path(path).expanduser().is_dir():
-        from sightline.data.folder import ImageFolder
-
-        ImageFolder(path)

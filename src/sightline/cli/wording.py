@@ -7,8 +7,8 @@ from sightline.cli.failures import Misuse
 # what the lens and `tasks.look` say, whole, and what stands for it here
 _SAID: tuple[tuple[str, str], ...] = (
     (
-        r'head (\S+): there are (\d+) heads; give "mean", "max", "min" or a number from 0 to (\d+)',
-        r"--head \1: that layer has \2 heads; give --method raw one from 0 to \3, or mean, max or min",
+        r'head (\S+): (.+) has (\d+) heads; give "mean", "max", "min" or a number from 0 to (\d+)',
+        r"--head \1: \2 has \3 heads; give --method raw one from 0 to \4, or mean, max or min",
     ),
     (
         r"layer (\S+): \d+ sites lie on the image, 0 to (\d+)",

@@ -7,15 +7,17 @@ import os
 import re
 import struct
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
+Result = TypeVar("Result")
 TINY = 16  # pixels of a side, below which a picture says next to nothing
 _BROKEN = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, struct.error)
 _MOVING = {"GIF": "frames", "PNG": "frames", "WEBP": "frames", "AVIF": "frames", "TIFF": "pages"}
@@ -77,7 +79,7 @@ def open_photograph(source: Any) -> Image.Image:
             raise PhotographError("the given bytes: nothing in them")
         return _decode(io.BytesIO(source), "the given bytes")
     if isinstance(source, str | os.PathLike):
-        return _open_file(os.fspath(source))
+        return _open_file(os.fspath(source), _decode)
     if isinstance(source, np.ndarray):
         return _from_array(source, channels_first=False)
     if type(source).__module__.split(".")[0] == "torch" or hasattr(source, "detach"):
@@ -87,6 +89,11 @@ def open_photograph(source: Any) -> Image.Image:
     raise PhotographError(
         f"a picture was expected (path, PIL image, numpy array or torch tensor), got {type(source).__name__}"
     )
+
+
+def check_photograph(path: str | os.PathLike[str]) -> None:
+    """Raises `PhotographError` as `open_photograph` does, for what file and header tell: no pixel is decoded."""
+    _open_file(os.fspath(path), _check)
 
 
 def find_photographs(paths: "Iterable[str | os.PathLike[str]] | str | os.PathLike[str]") -> list[Path]:
@@ -181,7 +188,7 @@ def _reason(error: BaseException) -> str:
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
 
 
-def _open_file(name: str) -> Image.Image:
+def _open_file(name: str, read: "Callable[[io.BufferedIOBase, str], Result]") -> Result:
     shown = _shown(name)
     path = Path(os.fsdecode(name)).expanduser()
     try:
@@ -199,17 +206,36 @@ def _open_file(name: str) -> Image.Image:
     except (OSError, ValueError) as error:
         raise PhotographError(f"{shown}: cannot be read ({_reason(error)})") from error
     with stream:
-        return _decode(stream, shown)
+        return read(stream, shown)
 
 
 def _decode(stream: io.BufferedIOBase, shown: str) -> Image.Image:
+    with _in_one_line(stream, shown):
+        image = _header(stream, shown)
+        image.load()
+        return _upright_rgb(image, shown)
+
+
+def _check(stream: io.BufferedIOBase, shown: str) -> None:
+    with _in_one_line(stream, shown):
+        _header(stream, shown)
+
+
+def _header(stream: io.BufferedIOBase, shown: str) -> Image.Image:
+    """A picture whose pixels are still to be decoded; its size is checked."""
+    image = Image.open(stream)  # type: ignore[arg-type]
+    _check_size(image.size, shown)
+    return image
+
+
+@contextmanager
+def _in_one_line(stream: io.BufferedIOBase, shown: str) -> "Iterator[None]":
+    """Makes a PhotographError of whatever a decoder raises meanwhile."""
     with warnings.catch_warnings():
         # Pillow warns of odd metadata and of large pictures; neither hinders what is asked here
         warnings.simplefilter("ignore")
         try:
-            image = Image.open(stream)  # type: ignore[arg-type]
-            _check_size(image.size, shown)
-            image.load()
+            yield
         except PhotographError:
             raise
         except Image.DecompressionBombError as error:
@@ -219,7 +245,6 @@ def _decode(stream: io.BufferedIOBase, shown: str) -> Image.Image:
             raise PhotographError(f"{shown}: {_what_it_is(stream.read(512))}") from error
         except Exception as error:  # a decoder fed with broken bytes raises nearly every type there is
             raise PhotographError(f"{shown}: {_how_broken(error)}") from error
-        return _upright_rgb(image, shown)
 
 
 def _check_size(size: tuple[int, int], shown: str) -> None:

@@ -1,9 +1,17 @@
 """A question's words as an answerer reads them; without torch, so that a wrong question is told at once."""
 
+from collections.abc import Sequence
+
 from sightline.data.vocabulary import caption_tokens
 
 SPELLING = {"colour": "color", "colours": "colors", "coloured": "colored", "grey": "gray"}
 LONGEST_QUESTION = 20  # words
+# of English: they name neither a thing nor what it is like, so that no place in a picture is theirs
+_BARE = """
+a an and any are as at be by can do does for from has have how in is it its many much of on or same that the there these
+this those to was were what when where which who whose why with
+"""
+BARE = frozenset(_BARE.split())
 
 
 def question_words(text: str) -> list[str]:
@@ -13,3 +21,17 @@ def question_words(text: str) -> list[str]:
     return [
         "is" if word == "'s" and before in asking else word for before, word in zip(["", *words], words, strict=False)
     ]
+
+
+def beside_maps(words: Sequence[str]) -> str:
+    """What has to be known beside the maps of a question's words where some of them name nothing; else "".
+
+    A word's map follows from what was read before it, so that such a word has one too, wherever it lies.
+    """
+    bare = list(dict.fromkeys(word for word in words if word in BARE))
+    if not bare:
+        return ""
+    if len(bare) == 1:
+        return f"the word {bare[0]} names nothing to look at: its map may lie on empty ground"
+    named = f"{', '.join(bare[:-1])} and {bare[-1]}"
+    return f"the words {named} name nothing to look at: their maps may lie on empty ground"

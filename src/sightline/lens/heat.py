@@ -72,8 +72,10 @@ def resolve_query(placed: Placed, query: Query) -> int | None:
     raise ValueError(f'query {query!r}: give "class", "mean", a token index, or (row, column) of a patch')
 
 
-def fuse_heads(weights: Float[Tensor, "batch heads *rest"], head: str | int) -> Float[Tensor, "batch *rest"]:
-    """Mean, max or min over heads, or one head."""
+def fuse_heads(
+    weights: Float[Tensor, "batch heads *rest"], head: str | int, where: str = "this layer"
+) -> Float[Tensor, "batch *rest"]:
+    """Mean, max or min over heads, or one head; ValueError, naming the layer as `where`, for a head there is not."""
     if head == "mean":
         return weights.mean(1)
     if head in ("max", "min"):
@@ -82,7 +84,7 @@ def fuse_heads(weights: Float[Tensor, "batch heads *rest"], head: str | int) -> 
         return weights[:, head]
     count = weights.shape[1]
     choices = f'"mean", "max", "min" or a number from 0 to {count - 1}'
-    raise ValueError(f"head {head!r}: there are {count} heads; give {choices}")
+    raise ValueError(f"head {head!r}: {where} has {count} heads; give {choices}")
 
 
 def mean_row(site: Site) -> Float[Tensor, "batch heads keys"]:
@@ -134,7 +136,8 @@ def heat(
     row: Tensor
     if method == "raw":
         token = resolve_query(placed, query)
-        row = fuse_heads(mean_row(placed.site) if token is None else placed.site.row(token), head)
+        kept = mean_row(placed.site) if token is None else placed.site.row(token)
+        row = fuse_heads(kept, head, where=f"layer {layer % len(sites)} ({placed.site.name})")
     elif method == "gradient":
         weighted = grad_weighted(placed.site, score)  # type: ignore[arg-type]
         token = resolve_query(placed, query)

@@ -168,7 +168,7 @@ def layers(sites: Sequence[Any], *, start: int = 0) -> list[Any]:
         told = ", ".join(f"{site.name}: {site.queries} tokens, batch {site.batch}" for site in _changes(chain))
         raise ValueError(
             f"These sites do not see the same tokens ({told}), so their maps cannot be multiplied (pooling between "
-            f"stages, or two models in one recording). Choose sites of one size: {_alike(chain)}."
+            f"stages, or two towers or models in one recording). Choose sites of one size: {_alike(chain)}."
         )
     return chain
 
@@ -251,15 +251,23 @@ def _changes(chain: list[Any]) -> list[Any]:
 
 
 def _alike(chain: list[Any]) -> str:
-    """A choice of sites that all see as many tokens as the last: a pattern where one fits, else their paths."""
-    size = (chain[-1].queries, chain[-1].batch)
-    parts = chain[-1].path.split(".")
+    """For each size that there is, a choice of the sites that see so many tokens, in the order in which they ran."""
+    groups: dict[tuple[int, int], list[Any]] = {}
+    for site in chain:
+        groups.setdefault((site.queries, site.batch), []).append(site)
+    return " or ".join(_of_size(alike, chain) for alike in groups.values())
+
+
+def _of_size(alike: list[Any], chain: list[Any]) -> str:
+    """These sites as a pattern, where one fits them and no other of the chain, else by their paths."""
+    parts = alike[-1].path.split(".")
     number = max((i for i, part in enumerate(parts) if part.isdigit()), default=None)
     pattern = ".".join("*" if i == number else part for i, part in enumerate(parts))
-    others = [site.path for site in chain if (site.queries, site.batch) != size]
-    if not any(fnmatchcase(path, pattern) for path in others):
-        return f'sites="{pattern}"'
-    return "those of " + ", ".join(site.path for site in chain if (site.queries, site.batch) == size)
+    others = [site.path for site in chain if not any(site is one for one in alike)]
+    fits = all(fnmatchcase(site.path, pattern) for site in alike)
+    if fits and not any(fnmatchcase(path, pattern) for path in others):
+        return f'sites="{pattern}" ({alike[-1].queries} tokens)'
+    return "those of " + ", ".join(site.path for site in alike)
 
 
 def _check_share(name: str, value: float, *, top: float, open_top: bool = False) -> None:

@@ -11,7 +11,8 @@ from sightline.lens.choices import Choice, base_of, choice_page, save_drawn
 from sightline.lens.paint import Array, Photograph, as_map, blend, outline, photograph, shown_size
 from sightline.lens.sheet import INK, PAPER, badge, fitted, font_of, sheet, spoken
 
-MOST_MAPS = 8  # in the picture; the page has all
+MOST_MAPS = 12  # in the picture; the page has all
+MOST_NAMES = 12  # told one by one
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,45 @@ class Segments:
         return Image.fromarray(mixed.round().astype(np.uint8))
 
     def picture(self) -> Image.Image:
-        """Draws the painted photograph, below it where the tokens of the largest classes looked, and a legend."""
-        body = self.painted()
-        shown = [name for name in self.areas if name in self.maps][:MOST_MAPS]
-        if shown:
-            body = self._with_maps(body, shown)
-        return sheet(body, self.title, self.caption, self._legend(max(body.width, 340)))
+        """Draws the painted photograph, numbered as the legend is, and where the tokens of the largest classes looked.
+
+        What has no map there is told above it.
+        """
+        body = self._numbered(self.painted())
+        if self._mapped:
+            body = self._with_maps(body, self._mapped[:MOST_MAPS])
+        caption = " · ".join(filter(None, (self.caption, self._told_of_largest(), self._told_of_missing())))
+        return sheet(body, self.title, caption, self._legend(max(body.width, 340)))
+
+    @property
+    def _mapped(self) -> list[str]:
+        """The classes with a pixel and a map, the largest first."""
+        return [name for name in self.areas if name in self.maps]
+
+    def _told_of_largest(self) -> str:
+        """Which classes have a map on the page alone; empty where the picture has all maps, or there is none."""
+        left = self._mapped[MOST_MAPS:]
+        return f"maps of the {MOST_MAPS} largest classes, the page also has those of {listed(left)}" if left else ""
+
+    def _told_of_missing(self) -> str:
+        """Which classes have no map since no pixel is theirs; empty where there are no maps at all."""
+        without = [name for name in self.classes if name not in self.areas] if self.maps else []
+        return f"no pixel of {listed(without)}, so no map" if without else ""
+
+    def _numbered(self, painted: Image.Image) -> Image.Image:
+        """The painted photograph with each class's number where the class is thickest, unless it is thin everywhere."""
+        size, draw = int(np.clip(painted.width / 40, 12, 18)), ImageDraw.Draw(painted)
+        small = Image.fromarray(self.mask)
+        small.thumbnail((128, 128), Image.Resampling.NEAREST)
+        numbers, wide, tall = np.asarray(small), painted.width / small.width, painted.height / small.height
+        for name in self.areas:
+            number = list(self.classes).index(name)
+            y, x, thick = thickest(numbers == number)
+            if 2 * thick * min(wide, tall) >= size:  # in less it would hide what it names
+                place = ((x + 0.5) * wide, (y + 0.5) * tall)
+                draw.text(place, str(number), font=font_of(size, True), fill="white", anchor="mm", stroke_width=2,
+                          stroke_fill="black")  # fmt: skip
+        return painted
 
     def _with_maps(self, body: Image.Image, names: list[str]) -> Image.Image:
         """Rows of four small maps below the painted photograph."""
@@ -90,20 +124,24 @@ class Segments:
         return whole
 
     def _legend(self, width: int) -> Image.Image:
+        """A row for each class: colour, number in the mask (colours of a data set may be alike), name and share."""
         size = int(np.clip(width / 44, 12, 16))
         font, entries = font_of(size), list(self.areas.items())
         columns = max(1, min(4, width // (13 * size), len(entries)))
         across, down = width // columns, round(size * 1.7)
         key = Image.new("RGB", (width, down * -(-len(entries) // columns)), PAPER)
         draw = ImageDraw.Draw(key)
-        for number, (name, share) in enumerate(entries):
-            x, y = number % columns * across, number // columns * down
-            colour = tuple(int(value) for value in self.palette[list(self.classes).index(name)])
+        digits = font.getlength("0") * len(str(len(self.classes) - 1))
+        for row, (name, share) in enumerate(entries):
+            x, y = row % columns * across, row // columns * down
+            number = list(self.classes).index(name)
+            colour = tuple(int(value) for value in self.palette[number])
             draw.rectangle((x, y + 2, x + size, y + 2 + size), fill=colour, outline=INK)
+            draw.text((x + 1.5 * size + digits, y), str(number), font=font, fill=INK, anchor="ra")
             told = f"{share:.1%}"
             draw.text((x + across - 2 * size, y), told, font=font, fill=INK, anchor="ra")
-            room = across - 4 * size - font.getlength(told)
-            draw.text((x + 1.6 * size, y), fitted(spoken(name), font, room), font=font, fill=INK)
+            room = across - 4.5 * size - digits - font.getlength(told)
+            draw.text((x + 2 * size + digits, y), fitted(spoken(name), font, room), font=font, fill=INK)
         return key
 
     def page(self) -> str:
@@ -117,7 +155,8 @@ class Segments:
             alt = f"{said}: outlined where it is" + (", lighter where its token looked" if name in self.maps else "")
             choices.append(Choice(said, self._one(base, place), alt, f"{share:.1%}", self.palette[place]))
         title, how = self.title or "What is where", self._how_to_read()
-        return choice_page(base, choices, title=title, how=how, caption=self.caption, opens=1)
+        caption = " · ".join(filter(None, (self.caption, self._told_of_missing())))
+        return choice_page(base, choices, title=title, how=how, caption=caption, opens=1)
 
     def _how_to_read(self) -> str:
         if not self.maps:
@@ -138,3 +177,25 @@ class Segments:
     def save(self, path: str | Path) -> Path:
         """Writes .html (a page) or a picture (.png, .jpg, .webp); ValueError for another ending."""
         return save_drawn(path, self.page, self.picture)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names as a person reads them; how many more there are where they are many."""
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(map(spoken, names[:MOST_NAMES])) + more
+
+
+def thickest(region: np.ndarray) -> tuple[int, int, int]:
+    """The row and column of a region (h, w) that lie farthest from its border, and how far; (0, 0, 0) for none.
+
+    The region is worn away, a pixel from all sides at a time, until nothing is left: what went last is its middle.
+    """
+    left, deep = np.pad(region, 1), 0
+    kept = left
+    while left.any():
+        kept, deep = left, deep + 1
+        around = [np.roll(left, shift, axis) for axis in (0, 1) for shift in (-1, 1)]
+        left = left & np.logical_and.reduce(around)
+    rows, columns = np.nonzero(kept)
+    middle = len(rows) // 2
+    return (int(rows[middle]) - 1, int(columns[middle]) - 1, deep) if deep else (0, 0, 0)

@@ -58,6 +58,11 @@ class Plan:
                 f"queries={self.queries!r}: give sightline.CLS, sightline.LAST, an index, a list of indices, a slice, "
                 "a function of a site, or None for all rows"
             )
+        if _names_no_row(self.queries):
+            raise ValueError(
+                f"queries={self.queries!r} names no row, so nothing would be kept: give at least one index, or None "
+                "for all rows; sightline.survey(model, ...) lists the sites and keeps nothing"
+            )
         globs = [self.sites] if isinstance(self.sites, str) else self.sites
         if not isinstance(globs, Sequence | set) or not all(isinstance(glob, str) for glob in globs):
             raise ValueError(
@@ -105,6 +110,13 @@ def _is_choice(choice: Any) -> bool:
         return all(hasattr(index, "__index__") for index in choice)
     except TypeError:
         return False
+
+
+def _names_no_row(choice: Choice) -> bool:
+    """Whether it is an empty collection of indices; what a slice or a function leaves is known at each site only."""
+    if isinstance(choice, Tensor):
+        return choice.numel() == 0
+    return hasattr(choice, "__len__") and len(choice) == 0  # type: ignore[arg-type]
 
 
 def _last_number(path: str) -> str:

@@ -39,6 +39,11 @@ def known_arguments(system: str) -> dict[str, Any]:
     return {name: value for node in (made, build) if node for name, value in _defaults(node)}
 
 
+def home_of(system: str, part: str) -> str:
+    """The module of `recipes` in which a recipe's part is written; LookupError where that cannot be read."""
+    return _part(system, part)[0].rpartition(".")[2]
+
+
 def _part(system: str, name: str) -> Found:
     module = f"sightline.recipes.{system}"
     while True:

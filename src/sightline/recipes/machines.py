@@ -7,7 +7,6 @@ follows from (seed, step, r): the same at each repetition with as many processes
 """
 
 import logging
-import os
 import signal
 from functools import partial
 from typing import Any
@@ -21,12 +20,6 @@ from sightline.recipes.plan import TrainingError
 
 STRATEGIES = ("ddp", "fsdp")
 log = logging.getLogger("sightline")
-
-
-def is_first() -> bool:
-    """Tells whether this process is the one that writes; the others were started by it, by torchrun or by Slurm."""
-    names = ("LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
-    return all(int(os.environ.get(name) or 0) == 0 for name in names)
 
 
 def halves() -> bool:

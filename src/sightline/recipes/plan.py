@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import json
+import os
 import shlex
 from importlib import import_module
 from pathlib import Path
@@ -89,6 +90,22 @@ def command_of(plan: dict[str, Any]) -> str:
     pairs = [shlex.quote(f"{key}={value}") for key, value in (plan["settings"] | plan["sizes"] | parts).items()]
     machines = [f"--{key} {value}" for key, value in plan.get("machines", {}).items() if value != ALONE[key]]
     return " ".join(["sightline train", plan["system"], "--data", repr(plan["data"]), *machines, *pairs])
+
+
+def is_first() -> bool:
+    """Tells whether this process is the one that writes; the others were started by it, by torchrun or by Slurm."""
+    names = ("LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
+    return all(int(os.environ.get(name) or 0) == 0 for name in names)
+
+
+def folder_of(system: str | None, out: str | Path | None) -> Path:
+    """Gives the folder of a new run (default: runs/SYSTEM); TrainingError where a run or a file is there already."""
+    folder = Path(out or Path("runs") / str(system))
+    if folder.exists() and not folder.is_dir():
+        raise TrainingError(f"{folder}: is a file; give another out, a folder that is made where there is none")
+    if is_first() and any((folder / kept).exists() for kept in ("metrics.json", "checkpoints/last.ckpt")):
+        raise TrainingError(f"{folder}: holds a run already; give another out, or resume it")
+    return folder
 
 
 def _arguments(recipe: Any) -> dict[str, Any]:

@@ -12,9 +12,9 @@ import torch
 from safetensors import SafetensorError
 
 from sightline.recipes.batches import Batches, Unreadable
-from sightline.recipes.machines import check_machines, fitted, is_first, stop_others, trainer_options
+from sightline.recipes.machines import check_machines, fitted, stop_others, trainer_options
 from sightline.recipes.parts import Parts
-from sightline.recipes.plan import ALONE, TrainingError, command_of, new_plan, read_plan, recipe_of
+from sightline.recipes.plan import ALONE, TrainingError, command_of, folder_of, is_first, new_plan, read_plan, recipe_of
 from sightline.recipes.progress import Lines, Progress, quiet
 from sightline.recipes.results import measured, write_results
 from sightline.recipes.settings import Stopped
@@ -48,10 +48,7 @@ def train(
     if resume is not None:
         folder, plan = Path(resume), read_plan(Path(resume), system, data, overrides)
     else:
-        plan = fitted(new_plan(system, data, tiny, overrides))
-        folder = Path(out or Path("runs") / str(system))
-        if is_first() and any((folder / kept).exists() for kept in ("metrics.json", "checkpoints/last.ckpt")):
-            raise TrainingError(f"{folder}: holds a run already; give another out, or resume it")
+        plan, folder = fitted(new_plan(system, data, tiny, overrides)), folder_of(system, out)
     given = {"devices": devices, "nodes": nodes, "strategy": strategy}
     plan["machines"] = plan.get("machines", ALONE) | {key: value for key, value in given.items() if value is not None}
     check_machines(plan["machines"], plan["settings"]["batch"], plan.get("accumulate", 1))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sightline.data.asked import LONGEST_ANSWER
 from sightline.data.photographs import open_photograph
-from sightline.data.question_words import question_words
+from sightline.data.question_words import beside_maps, question_words
 from sightline.data.vocabulary import plain_text
 from sightline.decoding import beam_search
 from sightline.lens.given import evaluating
@@ -129,7 +129,8 @@ def ask(
         maps = weights[: len(labels)].unflatten(1, (side, -1)).numpy()
         asked = " ".join(question.split())
         title, opens = f"{asked} → {plain_text(answer)}", len(words) if answer else 0  # on the answer's first word
-        strip = WordStrip(photograph, labels, maps, title=title, caption=opened.knows, opens=opens)
+        about = "; ".join(filter(None, (opened.knows, beside_maps(words))))
+        strip = WordStrip(photograph, labels, maps, title=title, caption=about, opens=opens)
     pairs = tuple((str(text), cost) for text, cost in zip(choices or (), costs, strict=True))
     shares = tuple(chances[: len(answer)].tolist())
     return Answer(answer, shares, question, pairs, unknown, photograph, strip, opened.name, opened.knows)

@@ -1,6 +1,7 @@
 """What does a photograph show, and where did the model look for each word?"""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,9 +59,8 @@ class Caption:
 
     @property
     def text(self) -> str:
-        """The caption as a sentence."""
-        sentence = plain_text(self.words)
-        return f"{sentence[:1].upper()}{sentence[1:]}." if sentence else ""
+        """The caption as a sentence, which is also the title of its picture and page."""
+        return as_sentence(self.words)
 
     def picture(self) -> Image.Image:
         """The photograph once for each word, with where the model looked; CaptionError without attention."""
@@ -88,6 +88,12 @@ class Caption:
 
         drawn = "" if self.attention is None else self.attention._repr_html_()
         return f"<p>{escape(self.text)}</p>{drawn}"
+
+
+def as_sentence(words: Sequence[str]) -> str:
+    """Joins words into a sentence with a capital letter and a full stop; no words are no sentence, ""."""
+    sentence = plain_text(words)
+    return f"{sentence[:1].upper()}{sentence[1:]}." if sentence else ""
 
 
 def open_captioner(system: Any = None) -> Captioner:
@@ -180,7 +186,8 @@ def caption(image: Any, *, system: Any = None, beam: int = 5) -> Caption:
     shares = tuple(chances[: len(words)].tolist())
     strip = None
     if maps is not None and words:
-        strip = WordStrip(photograph, words, maps, shares, caption=f"{opened.name}, beam {beam}")
+        told = f"{opened.name}, beam {beam}"
+        strip = WordStrip(photograph, words, maps, shares, title=as_sentence(words), caption=told)
     return Caption(words, shares, score, photograph, strip, opened.name)
 
 

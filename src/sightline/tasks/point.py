@@ -1,7 +1,7 @@
 """Which place in a picture is meant by a question?"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ from torch import Tensor
 
 from sightline.data.photographs import open_photograph
 from sightline.data.question_words import LONGEST_QUESTION
+from sightline.lens.choices import save_drawn
 from sightline.lens.given import evaluating
 from sightline.lens.paint import shown_size
+from sightline.lens.sheet import font_of
 from sightline.lens.strip import WordStrip
 from sightline.systems.visual7w import Visual7WPointing
 from sightline.tasks.answerer import check_known, open_answerer
@@ -22,9 +24,10 @@ from sightline.tasks.questions import QuestionError, words_of
 CANDIDATES = ("visual7w_pointing",)
 Box = tuple[float, float, float, float]
 SIZES, STEP = (0.14, 0.18, 0.23, 0.3, 0.38), 0.045  # of proposed windows, in parts of the picture
-SAME = (
-    0.02  # of a map's mass: what lies elsewhere than in the mean of all words' maps, at most, where they are the same
-)
+# of a map's mass: what lies elsewhere than in the mean of all words' maps, at most, where they are the same
+SAME = 0.02
+ALIKE = 0.8  # of the best share: a next best from here on is nearly as good
+OTHERS, RIVAL = 3, 0.1  # boxes drawn beside the best, at most, and their least part of its share
 _PLACES = ("left", "right", "behind", "in", "made", "closest", "farthest", "small", "large")
 
 
@@ -64,8 +67,11 @@ class Pointed:
         return f"{told}; it never read: {', '.join(self.unknown)}" if self.unknown else told
 
     def picture(self) -> Image.Image:
-        """The picture with the box, once for each word of the question with where the model looked."""
-        return self.attention.picture() if self.attention else with_boxes(self.image, [self.box])
+        """The picture with the box, its rivals and their shares, then once for each word with where the model looked.
+
+        Where all words' maps are nearly the same, their mean stands for all.
+        """
+        return self._drawn().picture() if self.attention else with_scores(self.image, self.boxes)
 
     def show(self) -> None:
         """Show the box and where the model looked at each word."""
@@ -74,17 +80,23 @@ class Pointed:
     def save(self, path: str | Path) -> Path:
         """Write the picture (.png, .jpg, .webp), or a page on which a word can be chosen (.html)."""
         if self.attention:
-            return self.attention.save(path)
+            return save_drawn(path, self.attention.page, self.picture)
         if Path(path).suffix == ".html":
             raise QuestionError(f"system {self.system!r} points without attention: there is a picture, but no page")
         self.picture().save(path)
         return Path(path)
 
+    def _drawn(self) -> WordStrip:
+        """What the picture has of the maps: panels that are all alike would say nothing, and look as if they did."""
+        strip: Any = self.attention
+        maps = np.asarray(strip.maps)
+        return replace(strip, words=["every word"], maps=maps.mean(axis=0)[None]) if _sameness(maps) else strip
+
     def __str__(self) -> str:
         return "box {:.0f}, {:.0f}, {:.0f}, {:.0f}".format(*self.box)
 
     def _repr_html_(self) -> str:
-        return f"<p>{self}</p>{self.attention._repr_html_() if self.attention else ''}"
+        return f"<p>{self}</p>{self._drawn()._repr_html_() if self.attention else ''}"
 
 
 def point(image: Any, question: str, *, boxes: Sequence[Sequence[float]] | None = None, system: Any = None) -> Pointed:
@@ -114,10 +126,10 @@ def point(image: Any, question: str, *, boxes: Sequence[Sequence[float]] | None 
     strip = None
     if network.kind == "attention" and weights is not None:
         side = round(weights.shape[3] ** 0.5)
-        drawn = with_boxes(photograph, [found[0][0]])
+        drawn = with_scores(photograph, found)
         maps = weights[0, 0].unflatten(1, (side, -1)).numpy()
-        title, told = f"{' '.join(words)}?", "; ".join(filter(None, (opened.knows, _sameness(maps))))
-        strip = WordStrip(drawn, words, maps, title=title, caption=told, plain=f"box {found[0][1]:.0%}")
+        title, told = f"{' '.join(words)}?", "; ".join(filter(None, (opened.knows, _closeness(found), _sameness(maps))))
+        strip = WordStrip(drawn, words, maps, title=title, caption=told, plain=f"box {share_of(found[0][1])}")
     asked = " ".join(words)
     return Pointed(tuple(found), asked, boxes is not None, unknown, photograph, strip, opened.name, opened.knows)
 
@@ -176,6 +188,41 @@ def with_boxes(photograph: Image.Image, boxes: Sequence[Box]) -> Image.Image:
         pen.rectangle(around, outline=(0, 0, 0), width=width + 2 * edge)
         pen.rectangle((left, top, right, bottom), outline=(255, 236, 64), width=width)
     return drawn
+
+
+def with_scores(photograph: Image.Image, found: Sequence[tuple[Box, float]]) -> Image.Image:
+    """Draws boxes with their shares, best first, into a copy: the best as `with_boxes` does, three rivals thin.
+
+    So the picture tells how sure the choice was: its share stands beside those of the boxes that it was preferred to.
+    """
+    base = shown_size(photograph.convert("RGB")).copy()
+    scale, pen, wide = base.width / photograph.width, ImageDraw.Draw(base), max(1, max(base.size) // 200)
+    rivals = [one for one in found[: 1 + OTHERS] if one[1] >= RIVAL * found[0][1]]
+    shown = [(_box([value * scale for value in box]), share) for box, share in rivals]
+    for (left, top, right, bottom), _ in shown[1:]:
+        pen.rectangle((left - wide, top - wide, right + wide, bottom + wide), outline=(0, 0, 0), width=3 * wide)
+        pen.rectangle((left, top, right, bottom), outline=(255, 255, 255), width=wide)
+    drawn = with_boxes(base, [shown[0][0]])
+    pen, font = ImageDraw.Draw(drawn), font_of(max(12, max(drawn.size) // 14), bold=True)
+    for place, ((left, top, _, _), share) in reversed(list(enumerate(shown))):  # the best on top
+        told, colour = share_of(share), (255, 236, 64) if place == 0 else (255, 255, 255)
+        x = max(0.0, min(left, drawn.width - font.getlength(told)))
+        above = top > 1.6 * font.size  # else there is no room, and it stands within
+        y = top - 0.4 * font.size if above else top + 0.4 * font.size
+        pen.text((x, y), told, font=font, fill=colour, anchor="lb" if above else "lt", stroke_width=3, stroke_fill=0)
+    return drawn
+
+
+def share_of(share: float) -> str:
+    """A share of all candidates; those of many windows are small, and take a decimal."""
+    return f"{share:.0%}" if share >= 0.1 else f"{share:.1%}"
+
+
+def _closeness(found: Sequence[tuple[Box, float]]) -> str:
+    """What the caption says where the next best box has nearly as large a share as the best."""
+    if len(found) < 2 or found[1][1] < ALIKE * found[0][1]:
+        return ""
+    return f"the next best box scores nearly alike, {share_of(found[1][1])}: the choice is weak"
 
 
 def _sameness(maps: np.ndarray) -> str:

@@ -88,7 +88,8 @@ def look_at_points(
     if after and method == "raw":
         if not -len(after) <= layer < len(after):
             raise ValueError(f"layer {layer}: {len(after)} layers follow the last look, 0 to {len(after) - 1}")
-        shares = fuse_heads(after[layer].weights, head)[0, 0, 1:].float().cpu()
+        where = f"layer {layer % len(after)} ({after[layer].name})"
+        shares = fuse_heads(after[layer].weights, head, where)[0, 0, 1:].float().cpu()
     elif after:
         shares = seen.rollout(after, rows=0)[0, 0, 1:].float().cpu()
     cells = seen.layout(read[-1])

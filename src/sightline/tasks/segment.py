@@ -224,16 +224,16 @@ def segment(
     system: Any = None,
     scales: Sequence[float | int] = (1.0,),
     flip: bool = False,
-    smooth: bool = False,
+    smooth: bool = True,
 ) -> Segmentation:
     """Names every pixel of one photograph, and keeps where each class's token looked.
 
     `image` is a path, a PIL image, an array or a tensor; `system` is as in `open_segmenter`.  The picture is read in
-    overlapping windows whose logits are averaged: all counting the same, as published, or with `smooth` less towards
-    their borders, so that none is seen.  Chances are averaged over `scales`, and mirrored with `flip`.  What would be
-    more than 134 million numbers (classes x pixels) of a photograph or at a scale is reduced to them.  Raises
-    SegmentError for an unusable system or scale and for strips that would become enormous, and PhotographError for a
-    picture that cannot be opened.
+    overlapping windows whose logits are averaged: less of each towards its border, so that none is seen, or with
+    `smooth=False` all of it the same, as published and as `sightline evaluate` measures.  Chances are averaged over
+    `scales`, and mirrored with `flip`.  What would be more than 134 million numbers (classes x pixels) of a photograph
+    or at a scale is reduced to them.  Raises SegmentError for an unusable system or scale and for strips that would
+    become enormous, and PhotographError for a picture that cannot be opened.
     """
     if not scales or not all(0.1 <= scale <= 4 for scale in scales):
         raise SegmentError(f"scales lie between 0.1 and 4, at least one, given {list(scales)}")
