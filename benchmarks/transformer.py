@@ -263,7 +263,8 @@ def main() -> None:
     if "train" in options.what:
         lines += ["", f"Training, 64 pairs of {READ} words, 9.4 M parameters", "", *train(options.rounds)]
     if "length" in options.what:
-        lines += ["", f"A training step of 2048 words, 3.9 M parameters, {'bf16-mixed' if halves() else 'fp32'}", "", *by_length(options.rounds)]
+        precision = "bf16-mixed" if halves() else "fp32"
+        lines += ["", f"A training step of 2048 words, 3.9 M parameters, {precision}", "", *by_length(options.rounds)]
     print("\n".join(lines))
     if options.save:
         text = "\n".join([*lines, "", "Command: `python benchmarks/transformer.py --save`", ""])
