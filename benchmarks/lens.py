@@ -175,7 +175,7 @@ def measure(model: str, tokens: int, batch: int, given: argparse.Namespace) -> R
     runs = {name: run for name, run in runs.items() if name == "plain" or not given.only or name in given.only}
     peaks = {name: peak(run) for name, run in runs.items()} if on_gpu else {}
     times: dict[str, list[float]] = {name: [] for name in runs}
-    began, number, draw = time.perf_counter(), 0, random.Random(0)
+    began, number, draw = time.perf_counter(), 0, random.Random(f"{model} {tokens} {batch}")
     # the first round warms up; a budget ends the rounds sooner, but not before the third
     while number <= given.rounds and (number < 4 or time.perf_counter() - began < given.budget):
         for name, run in draw.sample(list(runs.items()), len(runs)):  # else plain would often follow plain

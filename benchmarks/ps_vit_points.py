@@ -59,10 +59,12 @@ def train_one(job: tuple[str, int, str, Path, dict[str, str], int]) -> str:
     return str(folder)
 
 
-def train_all(data: str, out: Path, arms: Sequence[str], seeds: int, processes: int, words: dict[str, str]) -> None:
+def train_all(
+    data: str, out: Path, arms: Sequence[str], seeds: Sequence[int], processes: int, words: dict[str, str]
+) -> None:
     """Trains what is not there yet, several runs at a time: small networks leave most of a GPU idle."""
     threads = max(1, multiprocessing.cpu_count() // (4 * processes))  # others work here too
-    jobs = [(arm, seed, data, out, words, threads) for seed in range(seeds) for arm in arms]
+    jobs = [(arm, seed, data, out, words, threads) for seed in seeds for arm in arms]
     jobs = [job for job in jobs if not (out / f"{job[0]}-{job[1]}" / "metrics.json").is_file()]
     if processes == 1:
         for job in jobs:
@@ -204,7 +206,8 @@ def main() -> None:
     training.add_argument("--data", required=True, help="placed64:ITEMS+PHOTOGRAPHS, cifar10:FOLDER …")
     training.add_argument("--out", type=Path, required=True)
     training.add_argument("--arms", nargs="+", choices=tuple(ARMS), default=list(ARMS))
-    training.add_argument("--seeds", type=int, default=5)
+    training.add_argument("--seeds", type=int, default=5, help="how many")
+    training.add_argument("--first", type=int, default=0, help="the first seed")
     training.add_argument("--processes", type=int, default=1)
     collecting = tasks.add_parser("collect")
     collecting.add_argument("runs", type=Path, nargs="+")
@@ -217,7 +220,8 @@ def main() -> None:
     pairs = [word.split("=", 1) for word in words]
     if any(len(pair) != 2 for pair in pairs):
         parser.error(f"expected key=value, given {' '.join(words)}")
-    train_all(given.data, given.out, given.arms, given.seeds, given.processes, dict(pairs))
+    seeds = range(given.first, given.first + given.seeds)
+    train_all(given.data, given.out, given.arms, seeds, given.processes, dict(pairs))
 
 
 if __name__ == "__main__":

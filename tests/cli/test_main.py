@@ -219,3 +219,14 @@ def test_a_reader_that_leaves_early_is_no_traceback() -> None:
     _, told = running.communicate("now write\n", timeout=240)
     assert told == ""
     assert running.returncode == 1
+
+
+def test_python_runs_the_package_and_a_stop_before_the_verbs_is_one_line() -> None:
+    asked = subprocess.run([sys.executable, "-m", "sightline", "--version"], capture_output=True, text=True)
+    assert asked.returncode == 0
+    assert asked.stdout.startswith("sightline ")
+    stops = "class Stop(dict):\n    def find_spec(self, name, *rest):\n        if name == 'sightline.cli.main':\n"
+    stops += "            raise KeyboardInterrupt\n"
+    code = f"import sys\n{stops}sys.meta_path.insert(0, Stop())\nfrom sightline.__main__ import main\nmain()"
+    stopped = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (stopped.returncode, stopped.stderr) == (130, "sightline: stopped\n")

@@ -52,7 +52,9 @@ def test_for_persons(home: Path, toys: Path, capsys: Captured) -> None:
     said = ask("scenes/one.png", "What colour is the cube?", system=toys / "seeing")
     assert shown.startswith(f"one.png: {said.answer or '(no answer)'}")
     assert "knows toy scenes." in shown
-    closing = "The words what, is and the name nothing to look at: their maps may lie on empty ground."
+    closing = (
+        'A word\'s map need not lie on what it names, and the words "what", "is" and "the" name nothing to look at.'
+    )
     assert shown.splitlines()[-1] == closing
     assert run(["ask", "scenes/one.png", "red cube?", "-s", str(toys / "seeing")]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "A map shows where attention went, not why."

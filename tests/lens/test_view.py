@@ -1,5 +1,7 @@
 """Pictures of maps: sizes, colours, legibility, and what is refused."""
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -369,3 +371,8 @@ def test_tensors_are_maps_too() -> None:
     heat = blob()
     again = view.overlay(data.astronaut(), torch.from_numpy(heat))
     assert ImageChops.difference(view.overlay(data.astronaut(), heat), again).getbbox() is None
+
+
+def test_the_name_of_a_file_is_no_photograph() -> None:
+    with pytest.raises(TypeError, match=r"not its name: Image\.open\('photo\.jpg'\) of Pillow"):
+        inspect.unwrap(paint.photograph)("photo.jpg")  # below the checks of types that tests alone have

@@ -38,6 +38,7 @@ def test_every_recipe_refuses_another_kind_itself_and_names_what_is_named_here(s
         ("ps_vit", "placed64:HERE+HERE"),
         ("ps_vit_control", "folder:HERE"),
         ("ram", "cluttered60:HERE"),
+        ("ram", "mnist28:HERE"),
         ("segmenter_hybrid", "camvid:HERE"),
         ("show_attend_tell", "flickr8k:HERE#efficientnet_lite0@320"),
         ("visual7w", "daquar:HERE#efficientnet_lite0"),

@@ -28,10 +28,8 @@ def beside_maps(words: Sequence[str]) -> str:
 
     A word's map follows from what was read before it, so that such a word has one too, wherever it lies.
     """
-    bare = list(dict.fromkeys(word for word in words if word in BARE))
+    bare = [f'"{word}"' for word in dict.fromkeys(words) if word in BARE]
     if not bare:
         return ""
-    if len(bare) == 1:
-        return f"the word {bare[0]} names nothing to look at: its map may lie on empty ground"
-    named = f"{', '.join(bare[:-1])} and {bare[-1]}"
-    return f"the words {named} name nothing to look at: their maps may lie on empty ground"
+    named = f"the words {', '.join(bare[:-1])} and {bare[-1]} name" if len(bare) > 1 else f"the word {bare[0]} names"
+    return f"a word's map need not lie on what it names, and {named} nothing to look at"

@@ -5,6 +5,7 @@ and mostly drained of colour below a heat map, so that a hotter cell is a lighte
 dark photographs alike.  The views made of these parts are in `view`.
 """
 
+import os
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -38,13 +39,18 @@ def photograph(image: Photograph) -> Image.Image:
     """An RGB picture of a PIL image, an (H, W) or (H, W, 3) array, or a (3, H, W) tensor.
 
     Floats within 0..1 are taken as they are; floats outside (a model's normalised pixels) are stretched from
-    their lowest to their highest value.  Transparency is laid on white.  Raises ValueError for another shape.
+    their lowest to their highest value.  Transparency is laid on white.  Raises ValueError for another shape and
+    TypeError for the name of a file.
     """
     if isinstance(image, Image.Image):
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             clear = image.convert("RGBA")
             return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")
         return image.convert("RGB")
+    if isinstance(image, str | os.PathLike):
+        raise TypeError(
+            f"a photograph is given itself, not its name: Image.open({os.fspath(image)!r}) of Pillow opens it"
+        )
     values = image.detach().float().cpu().numpy().transpose(1, 2, 0) if isinstance(image, Tensor) else image
     if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[2] not in (1, 3)) or values.size == 0:
         raise ValueError(

@@ -101,10 +101,11 @@ class Segments:
         for name in self.areas:
             number = list(self.classes).index(name)
             y, x, thick = thickest(numbers == number)
-            if 2 * thick * min(wide, tall) >= size:  # in less it would hide what it names
+            font = font_of(size, True)
+            room = (2 * thick - 1) * min(wide, tall)
+            if room >= max(size, font.getlength(str(number))):  # in less it would hide what it names
                 place = ((x + 0.5) * wide, (y + 0.5) * tall)
-                draw.text(place, str(number), font=font_of(size, True), fill="white", anchor="mm", stroke_width=2,
-                          stroke_fill="black")  # fmt: skip
+                draw.text(place, str(number), font=font, fill="white", anchor="mm", stroke_width=2, stroke_fill="black")
         return painted
 
     def _with_maps(self, body: Image.Image, names: list[str]) -> Image.Image:

@@ -61,7 +61,7 @@ class Plan:
         if _names_no_row(self.queries):
             raise ValueError(
                 f"queries={self.queries!r} names no row, so nothing would be kept: give at least one index, or None "
-                "for all rows; sightline.survey(model, ...) lists the sites and keeps nothing"
+                "for all rows (slice(0, 0) keeps none, sightline.survey(model, ...) lists the sites)"
             )
         globs = [self.sites] if isinstance(self.sites, str) else self.sites
         if not isinstance(globs, Sequence | set) or not all(isinstance(glob, str) for glob in globs):

@@ -26,7 +26,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "ram": ("mnist", "translated", "cluttered"),
     "world_captions": ("scenes",),
 }
-_SIDED = ("placed", "translated", "cluttered")  # a side in pixels may follow: placed64
+_SIDED = ("placed", "mnist", "translated", "cluttered")  # a side in pixels may follow: placed64
 _COUNTED = ("world", "scenes")  # made on the spot, so many
 _NAMED = ("hub", "transduction")  # a name that only the reader knows
 
