@@ -78,6 +78,17 @@ def test_a_score_adds_the_gradient_maps(gathered: SimpleNamespace, tmp_path: Pat
     np.testing.assert_allclose(gathered.data.combined["gradient rollout"], expected, atol=1e-7)
 
 
+def test_a_page_opens_on_the_map_that_is_shown_elsewhere_and_has_it_once(
+    gathered: SimpleNamespace, tmp_path: Path
+) -> None:
+    seen, _ = recorded()
+    for method, others in (("raw", ["rollout"]), ("rollout", [])):
+        drawn = seen.heat(method=method)
+        seen.to_html(tmp_path / "page.html", PHOTOGRAPH, shown=("in the picture", drawn))
+        assert list(gathered.data.combined) == ["in the picture", *others]
+        np.testing.assert_array_equal(gathered.data.combined["in the picture"], drawn)
+
+
 def test_the_check_of_this_image_is_shown_and_not_that_of_another(gathered: SimpleNamespace, tmp_path: Path) -> None:
     seen, _ = recorded()
     found = seen.check(seeds=2, steps=3, item=1)

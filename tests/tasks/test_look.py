@@ -131,6 +131,7 @@ def test_files_and_notebook(save_tiny: Save, tmp_path: Path) -> None:
         assert drawn.size == seen.overlay.size
     page = seen.save(tmp_path / "a.html").read_text("utf-8")
     assert "rocket" in page
+    assert f"{seen.method}, as in the picture" in page
     assert not re.search(r"""(?:src|href)=["']?https?:""", page)
     assert "data:image/png;base64," in seen._repr_html_()
     assert seen.sentence.split(". Answer")[0].rstrip(".") in seen._repr_html_()

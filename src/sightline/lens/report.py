@@ -29,15 +29,20 @@ def write_report(
     answers: Sequence[tuple[str, float]] = (),
     notes: Sequence[str] = (),
     pictures: Sequence[tuple[str, Image.Image]] = (),
+    shown: tuple[str, Tensor] | None = None,
     item: int = 0,
 ) -> Path:
     """Writes the page of one image of a recording and returns its path.
 
     `score` adds the gradient-weighted maps, `answers` the model's labels with probabilities, `pictures` captions with
-    pictures.  A check made with `recording.check(...)` before is shown with its curves.
+    pictures, `shown` the name and the (h, w) map on which the page opens.  A check made with `recording.check(...)`
+    before is shown with its curves.
     """
     sites = image_sites(recording)
     combined = _combined(recording, sites, score, item)
+    if shown is not None:  # once, where it is one of these
+        first = shown[1].detach().cpu().numpy()
+        combined = {shown[0]: first} | {name: one for name, one in combined.items() if not np.array_equal(one, first)}
     curves, findings = _checked(recording.checked.get(item))
     data = PageData(
         title=title or "Where it looked",

@@ -103,6 +103,7 @@ class Look:
             self.recording.to_html(
                 path, image=self.image, title=f"{self.title} · {self.model}", command=self.command,
                 score=self.score, answers=self.labels or (), notes=notes, pictures=drawn,
+                shown=(f"{self.method}, as in the picture", self.heat),
             )  # fmt: skip
         else:
             self.overlay.save(path)
