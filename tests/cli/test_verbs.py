@@ -149,7 +149,11 @@ def test_train_and_evaluate_hand_over_what_was_said(
 
     def train(system: Any, data: Any, **named: Any) -> Path:
         given.append((system, data, named))
-        return home / "runs" / "vit"
+        folder = home / "runs" / "vit"
+        folder.mkdir(parents=True, exist_ok=True)
+        figures = {"measured": {"top1": 0.51234, "pictures": 12800, "parts": [{"top1": 0.1}]}}
+        (folder / "metrics.json").write_text(json.dumps(figures), "utf-8")
+        return folder
 
     def evaluate(weights: Path, data: str, *, split: str) -> dict[str, Any]:
         given.append((weights, data, split))
@@ -159,7 +163,9 @@ def test_train_and_evaluate_hand_over_what_was_said(
     monkeypatch.setattr(recipes, "train", train)
     monkeypatch.setattr(recipes, "evaluate", evaluate)
     assert run(["train", "vit", "--data", "folder:x", "steps=20", "rate=1e-3", "--tiny", "--out", "o"]) == 0
-    assert str(home / "runs" / "vit") in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert said.startswith("Measured on what was held out: top1 0.5123, pictures 12800.\nThe run is in ")
+    assert str(home / "runs" / "vit") in said
     (home / "o" / "checkpoints").mkdir(parents=True)
     (home / "o" / "checkpoints" / "last.ckpt").touch()
     (home / "o" / "run.json").write_text(json.dumps({"system": "vit", "data": "folder:x"}), "utf-8")

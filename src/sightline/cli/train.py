@@ -64,6 +64,7 @@ def train(
     overrides |= {key: value for key, value in given.items() if value is not None}
     folder = run_recipe(system, data, out=out, resume=resume, tiny=tiny, **overrides)
     if is_first():
+        typer.echo(_result(folder))
         typer.echo(f"The run is in {folder}; look through it with `sightline look IMAGE --model {folder}`.")
 
 
@@ -114,6 +115,16 @@ def _check_run(
         check_data(data, needed=True)
         check_source(system, str(data))
         folder_of(system, out)
+
+
+def _result(folder: Path) -> str:
+    """The figures of a run in one line; what they consist of is in its metrics.json."""
+    measured = json.loads((folder / "metrics.json").read_text("utf-8"))["measured"]
+    numbers = {name: value for name, value in measured.items() if isinstance(value, int | float)}
+    single = [
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in numbers.items()
+    ]
+    return f"Measured on what was held out: {', '.join(single)}."
 
 
 def _check_measured(folder: Path, data: str) -> None:
