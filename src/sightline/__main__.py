@@ -6,13 +6,12 @@ import sys
 def main() -> None:
     """Runs one command line and exits with its code; 130 where it is stopped at once."""
     try:
-        from sightline.cli.main import run
+        from sightline.cli.main import main as run_verb
 
-        code = run()
+        run_verb()
     except KeyboardInterrupt:
         sys.stderr.write("sightline: stopped\n")
-        code = 130
-    sys.exit(code)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

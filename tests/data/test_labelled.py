@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from sightline.data.cifar10 import CLASSES
-from sightline.data.labelled import Union, name_of, open_labelled
+from sightline.data.labelled import Union, open_labelled
+from sightline.data.named import name_of
 from sightline.data.pixels import to_square
 
 

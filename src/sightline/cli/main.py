@@ -87,7 +87,7 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 def main() -> None:
-    """Console script."""
+    """Runs one command line and exits with its code."""
     sys.exit(run())
 
 

@@ -115,15 +115,14 @@ def _sentence(told: Told) -> str:
 
 
 def _show(made: Made) -> str:
-    from sightline.tasks.point import ALIKE
+    from sightline.tasks.questions import undecided
 
     told = made.told
     lines = [f"{made.source.name}: {_sentence(told)}{'  (asked earlier)' if made.kept else ''}"]
     if told["unknown"]:
         lines.append(f"never read by {told['system']}: {', '.join(told['unknown'])}")
-    best, *others = told["boxes"]
-    if others and others[0]["probability"] >= ALIKE * best["probability"]:
-        lines.append(f"nearly as likely: {_sentence(others[0])}")
+    if undecided([box["probability"] for box in told["boxes"]]):
+        lines.append(f"nearly as likely: {_sentence(told['boxes'][1])}")
     lines += [told[file] for file in ("picture", "page") if told[file]]
     return "\n  ".join(lines)
 

@@ -120,10 +120,7 @@ def _check_run(
 def _result(folder: Path) -> str:
     """The figures of a run in one line; what they consist of is in its metrics.json."""
     measured = json.loads((folder / "metrics.json").read_text("utf-8"))["measured"]
-    numbers = {name: value for name, value in measured.items() if isinstance(value, int | float)}
-    single = [
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in numbers.items()
-    ]
+    single = [f"{name} {_written(value)}" for name, value in measured.items() if isinstance(value, int | float)]
     return f"Measured on what was held out: {', '.join(single)}."
 
 
@@ -167,9 +164,12 @@ def told(figures: dict[str, Any], indent: str = "") -> list[str]:
             for item in value:
                 lines += [f"{indent}{name}:", *told(item, indent + "  ")]
         else:
-            shown = f"{value:.4g}" if isinstance(value, float) else str(value)
-            lines.append(f"{indent}{name}: {shown}")
+            lines.append(f"{indent}{name}: {_written(value)}")
     return lines
+
+
+def _written(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def parse_settings(given: list[str]) -> dict[str, Any]:

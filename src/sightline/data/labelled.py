@@ -5,7 +5,6 @@ Beside them `photos:PATH`, pictures without labels, and `memory96:KIND:PATH`, an
 
 import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -14,6 +13,7 @@ from sightline.data.cifar10 import Cifar10
 from sightline.data.folder import ImageFolder
 from sightline.data.hub import HubPictures
 from sightline.data.memory import InMemory
+from sightline.data.named import pieces_of
 from sightline.data.unlabelled import UNKNOWN, Photographs
 from sightline.data.world_pictures import WorldPictures
 
@@ -72,17 +72,6 @@ class Union:
 
     def image(self, index: int) -> np.ndarray:
         return self.parts[self._source[index]].image(int(self._index[index]))
-
-
-def pieces_of(spec: str) -> list[str]:
-    """Splits a name of collections joined by + into that of each, with its repeat."""
-    return re.split(r"\+(?=(?:\d+\*)?\w+:)", spec)
-
-
-def name_of(piece: str) -> str:
-    """Gives what figures of one collection are called: the last part of its path, or that it is the world."""
-    kind, _, path = piece.rpartition(":")
-    return "world" if re.fullmatch(r"(.*[*:])?world", kind) else Path(path).name
 
 
 def open_labelled(spec: str, split: str = "train") -> Union:

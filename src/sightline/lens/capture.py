@@ -181,14 +181,14 @@ def products(query: Tensor, key: Tensor, scale: float | None = None) -> Tensor:
 
 
 def _dear_together(query: Tensor, key: Tensor) -> bool:
-    """Whether a CPU takes a few rows of a batch faster one item at a time.
+    """Whether a CPU takes a few rows of a batch of several faster one item at a time.
 
     Models lay keys out as (batch, keys, heads, width); one product of batch and heads together would copy them all
     first, which takes four times as long as the products themselves.
     """
-    batch, heads, keys, width = key.shape
+    _, heads, keys, width = key.shape
     large = heads * keys * width >= _COPIED and query.shape[2] * 4 <= width
-    apart = batch > 1 and key.stride(0) != heads * key.stride(1)
+    apart = key.stride(0) != heads * key.stride(1)
     return large and apart and key.device.type == "cpu" and not torch.compiler.is_compiling()
 
 

@@ -98,10 +98,10 @@ class Segments:
         small = Image.fromarray(self.mask)
         small.thumbnail((128, 128), Image.Resampling.NEAREST)
         numbers, wide, tall = np.asarray(small), painted.width / small.width, painted.height / small.height
+        font = font_of(size, True)
         for name in self.areas:
             number = list(self.classes).index(name)
             y, x, thick = thickest(numbers == number)
-            font = font_of(size, True)
             room = (2 * thick - 1) * min(wide, tall)
             if room >= max(size, font.getlength(str(number))):  # in less it would hide what it names
                 place = ((x + 0.5) * wide, (y + 0.5) * tall)

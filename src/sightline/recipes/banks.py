@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sightline.data.labelled import Labelled, Union, name_of, open_labelled, pieces_of
+from sightline.data.labelled import Labelled, Union, open_labelled
+from sightline.data.named import name_of, pieces_of
 from sightline.data.pixels import to_square
 
 MOST = 4 * 2**30  # bytes of pictures kept in memory

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from sightline.data.named import pieces_of
 from sightline.recipes.known import home_of
 from sightline.recipes.settings import TrainingError
 
@@ -42,7 +43,7 @@ def check_source(system: str, data: str) -> None:
         return
     joined = "folder" in kinds and not data.startswith("placed")
     before = r"(?:\d+\*)?(?:memory\d+:)?" if joined else ""
-    for piece in re.split(r"\+(?=(?:\d+\*)?\w+:)", data) if joined else [data]:
+    for piece in pieces_of(data) if joined else [data]:
         named = re.fullmatch(before + r"([a-zA-Z_]\w*):(.+)", piece)
         fitting = [kind for kind in kinds if named and named[1].rstrip("0123456789" * (kind in _SIDED)) == kind]
         if named is None or not fitting:

@@ -19,14 +19,13 @@ from sightline.lens.sheet import font_of
 from sightline.lens.strip import WordStrip
 from sightline.systems.visual7w import Visual7WPointing
 from sightline.tasks.answerer import check_known, open_answerer
-from sightline.tasks.questions import QuestionError, words_of
+from sightline.tasks.questions import QuestionError, undecided, words_of
 
 CANDIDATES = ("visual7w_pointing",)
 Box = tuple[float, float, float, float]
 SIZES, STEP = (0.14, 0.18, 0.23, 0.3, 0.38), 0.045  # of proposed windows, in parts of the picture
 # of a map's mass: what lies elsewhere than in the mean of all words' maps, at most, where they are the same
 SAME = 0.02
-ALIKE = 0.8  # of the best share: a next best from here on is nearly as good
 OTHERS, RIVAL = 3, 0.1  # boxes drawn beside the best, at most, and their least part of its share
 _PLACES = ("left", "right", "behind", "in", "made", "closest", "farthest", "small", "large")
 
@@ -220,7 +219,7 @@ def share_of(share: float) -> str:
 
 def _closeness(found: Sequence[tuple[Box, float]]) -> str:
     """What the caption says where the next best box has nearly as large a share as the best."""
-    if len(found) < 2 or found[1][1] < ALIKE * found[0][1]:
+    if not undecided([share for _, share in found]):
         return ""
     return f"the next best box scores nearly alike, {share_of(found[1][1])}: the choice is weak"
 

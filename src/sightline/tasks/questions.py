@@ -10,6 +10,7 @@ from sightline.data.vocabulary import Vocabulary
 
 WORDS = "words.json"  # beside the weights
 ANSWERERS = ("visual7w", "visual7w_daquar")  # that `ask` chooses from
+ALIKE = 0.8  # of the best share: a next best from here on is nearly as good
 
 
 class QuestionError(ValueError):
@@ -26,6 +27,11 @@ def words_of(question: Any) -> list[str]:
     if len(words) > LONGEST_QUESTION:
         raise QuestionError(f"the question has {len(words)} words; at most {LONGEST_QUESTION} are read: ask shorter")
     return words
+
+
+def undecided(shares: Sequence[float]) -> bool:
+    """Whether the next best of some shares, best first, is nearly as large as the best."""
+    return len(shares) > 1 and shares[1] >= ALIKE * shares[0]
 
 
 def unknown_words(words: Sequence[str], vocabulary: Vocabulary, name: str) -> tuple[str, ...]:
