@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from sightline.data import ade20k, camvid, cityscapes, pascal, pixel_labels
-from sightline.data.pixel_labels import PixelLabels, bit_palette, read_numbers
+from sightline.data.pixel_labels import PixelFiles, bit_palette, read_numbers
 from sightline.data.segmented import KINDS, open_segmented
 
 SIZE = (12, 8)  # width, height
@@ -132,7 +132,7 @@ def test_splits_and_folders_that_are_not_there_are_told(kind: str, tmp_path: Pat
         open_segmented(f"{kind}:{tmp_path}")
 
 
-def pair(tmp_path: Path) -> PixelLabels:
+def pair(tmp_path: Path) -> PixelFiles:
     photograph(tmp_path / "images" / "train" / "a.jpg")
     labels(tmp_path / "labels" / "train" / "a.png", numbers(0, 1))
     return camvid.open_camvid(tmp_path)
@@ -186,9 +186,11 @@ def test_pictures_stay_in_memory_while_there_is_room(tmp_path: Path, monkeypatch
 
 def test_collections_need_pictures_and_colours(tmp_path: Path) -> None:
     some = [(tmp_path / "a.jpg", tmp_path / "a.png")]
-    for pairs, classes, colours in (([], ("a", "b"), 2), (some, ("a",), 1), (some, ("a", "b"), 3)):
-        with pytest.raises(ValueError, match="expected at least one picture, two classes and a colour for each"):
-            PixelLabels(pairs, classes, bit_palette(colours))
+    for classes, colours in ((("a",), 1), (("a", "b"), 3)):
+        with pytest.raises(ValueError, match="expected two classes or more and a colour for each"):
+            PixelFiles(some, classes, bit_palette(colours))
+    with pytest.raises(ValueError, match="expected at least one pair"):
+        PixelFiles([], ("a", "b"), bit_palette(2))
     (tmp_path / "images" / "train").mkdir(parents=True)
     (tmp_path / "labels" / "train").mkdir(parents=True)
     with pytest.raises(ValueError, match="no photographs here"):

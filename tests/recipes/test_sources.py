@@ -63,7 +63,8 @@ def test_what_may_be_there_passes_and_what_is_not_there_is_told(system: str, dat
         ("vit", "cifar11:x", "data 'cifar11:x': expected"),
         ("vit", "world:10+nosuch:x", "data 'nosuch:x': expected"),
         ("visual7w_pointing", "daquar:x", "for visual7w_pointing, KIND one of scenes"),
-        ("dino", "world:many", "data world:many: expected a number of scenes"),
+        ("dino", "world:many", "data world:many: expected the number of scenes, 10 or more"),
+        ("segmenter", "world:5", "data world:5: expected the number of scenes, 10 or more"),
         ("segmenter", "8*camvid:x", "data '8\\*camvid:x': expected"),
     ],
 )

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from sightline.data.pixel_labels import PixelLabels, from_hex, names_in, pair_up
+from sightline.data.pixel_labels import PixelFiles, from_hex, names_in, pair_up
 
 CLASSES = names_in(
     "wall, building, sky, floor, tree, ceiling, road, bed, windowpane, grass, cabinet, sidewalk, person, earth, "
@@ -34,7 +34,7 @@ PALETTE = from_hex(
 _FOLDERS = {"train": "training", "val": "validation"}
 
 
-def open_ade20k(path: str | os.PathLike[str], split: str = "train") -> PixelLabels:
+def open_ade20k(path: str | os.PathLike[str], split: str = "train") -> PixelFiles:
     """Opens `PATH/images/{training,validation}` and `PATH/annotations/{training,validation}`.
 
     The files count the classes from 1; 0 is void.  Raises ValueError for another split, and files that are missing.
@@ -43,4 +43,4 @@ def open_ade20k(path: str | os.PathLike[str], split: str = "train") -> PixelLabe
         raise ValueError(f"split must be 'train' or 'val', given {split!r}")
     root, folder = Path(path).expanduser(), _FOLDERS[split]
     pairs = pair_up(root / "images" / folder, root / "annotations" / folder)
-    return PixelLabels(pairs, CLASSES, PALETTE, {number + 1: number for number in range(len(CLASSES))})
+    return PixelFiles(pairs, CLASSES, PALETTE, {number + 1: number for number in range(len(CLASSES))})

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from sightline.data.pixel_labels import PixelLabels, bit_palette, from_hex, names_in, pair_up
+from sightline.data.pixel_labels import PixelFiles, bit_palette, from_hex, names_in, pair_up
 
 CLASSES = names_in("Sky, Building, Pole, Road, Pavement, Tree, SignSymbol, Fence, Car, Pedestrian, Bicyclist")
 PALETTE = from_hex("808080 800000 c0c080 804080 3c28de 808000 c08080 404080 400080 404000 0080c0")
 
 
-def open_camvid(path: str | os.PathLike[str], split: str = "train") -> PixelLabels:
+def open_camvid(path: str | os.PathLike[str], split: str = "train") -> PixelFiles:
     """Opens `PATH/images/SPLIT` and `PATH/labels/SPLIT`, or SegNet's `PATH/SPLIT` and `PATH/SPLITannot`.
 
     Labels are pictures of class numbers; numbers beyond the classes (CamVid's 11) are void.  `PATH/classes.txt`, one
@@ -33,7 +33,7 @@ def open_camvid(path: str | os.PathLike[str], split: str = "train") -> PixelLabe
     if (root / "classes.txt").is_file():
         lines = (root / "classes.txt").read_text(encoding="utf-8").splitlines()
         classes = [line.strip() for line in lines if line.strip()]
-    return PixelLabels(pairs, classes, palette_of(classes))
+    return PixelFiles(pairs, classes, palette_of(classes))
 
 
 def palette_of(classes: list[str]) -> np.ndarray:

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from sightline.data.pixel_labels import PixelLabels, from_hex, pair_up
+from sightline.data.pixel_labels import PixelFiles, from_hex, pair_up
 
 CLASSES = (
     *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation"),
@@ -17,7 +17,7 @@ PALETTE = from_hex(
 IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 
 
-def open_cityscapes(path: str | os.PathLike[str], split: str = "train") -> PixelLabels:
+def open_cityscapes(path: str | os.PathLike[str], split: str = "train") -> PixelFiles:
     """Opens `PATH/leftImg8bit/SPLIT/CITY/*_leftImg8bit.png` and `PATH/gtFine/SPLIT/CITY/*_gtFine_labelIds.png`.
 
     Raises ValueError for another split, and for files that are missing.
@@ -28,4 +28,4 @@ def open_cityscapes(path: str | os.PathLike[str], split: str = "train") -> Pixel
     pairs = pair_up(
         root / "leftImg8bit" / split, root / "gtFine" / split, after="_leftImg8bit", into="_gtFine_labelIds.png"
     )
-    return PixelLabels(pairs, CLASSES, PALETTE, {number: place for place, number in enumerate(IDS)})
+    return PixelFiles(pairs, CLASSES, PALETTE, {number: place for place, number in enumerate(IDS)})

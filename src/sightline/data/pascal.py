@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from sightline.data.pixel_labels import PixelLabels, bit_palette, names_in
+from sightline.data.pixel_labels import PixelFiles, bit_palette, names_in
 
 CLASSES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -18,23 +18,23 @@ CONTEXT_CLASSES = names_in(
 )
 
 
-def open_voc(path: str | os.PathLike[str], split: str = "train") -> PixelLabels:
+def open_voc(path: str | os.PathLike[str], split: str = "train") -> PixelFiles:
     """Opens a `VOC2012` folder: JPEGImages, SegmentationClass, ImageSets/Segmentation/SPLIT.txt.
 
     The border between objects (255) is void.  Raises ValueError for what is missing.
     """
     pairs = _listed(Path(path).expanduser(), "Segmentation", "SegmentationClass", split)
-    return PixelLabels(pairs, CLASSES, bit_palette(len(CLASSES)))
+    return PixelFiles(pairs, CLASSES, bit_palette(len(CLASSES)))
 
 
-def open_context(path: str | os.PathLike[str], split: str = "train") -> PixelLabels:
+def open_context(path: str | os.PathLike[str], split: str = "train") -> PixelFiles:
     """Opens a `VOC2010` folder with Pascal Context: SegmentationClassContext, ImageSets/SegmentationContext.
 
     The label pictures are those that mmsegmentation's converter makes: 0 is background, 1 to 59 the classes.  Raises
     ValueError for what is missing.
     """
     pairs = _listed(Path(path).expanduser(), "SegmentationContext", "SegmentationClassContext", split)
-    return PixelLabels(pairs, CONTEXT_CLASSES, bit_palette(len(CONTEXT_CLASSES)))
+    return PixelFiles(pairs, CONTEXT_CLASSES, bit_palette(len(CONTEXT_CLASSES)))
 
 
 def _listed(root: Path, lists: str, labels: str, split: str) -> list[tuple[Path, Path]]:

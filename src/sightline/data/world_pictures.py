@@ -33,11 +33,7 @@ class WorldPictures:
     classes = CLASSES
 
     def __init__(self, count: str, split: str = "train") -> None:
-        if split not in ("train", "val"):
-            raise ValueError(f"split must be 'train' or 'val', given {split!r}")
-        if not count.isascii() or not count.isdigit() or int(count) < 10:
-            raise ValueError(f"world:{count}: expected the number of scenes, 10 or more, such as world:10000")
-        number = int(count) if split == "train" else max(10, int(count) // HELD_SHARE)
+        number = count_of(count, split)
         self.scenes = Scenes(split=split, size=SIDE, count=number, objects=THINGS)
         self.labels = np.array([_largest(split, index) for index in range(number)], dtype=np.int64)
 
@@ -48,6 +44,15 @@ class WorldPictures:
         if not 0 <= index < len(self):
             raise IndexError(f"scene {index}: there are scenes 0 to {len(self) - 1}")
         return _drawn(self.scenes.split.name, index // BLOCK)[index % BLOCK]
+
+
+def count_of(count: str, split: str) -> int:
+    """Scenes of a split of `world:COUNT`; ValueError for a count below 10, no number, or another split."""
+    if split not in ("train", "val"):
+        raise ValueError(f"split must be 'train' or 'val', given {split!r}")
+    if not count.isascii() or not count.isdigit() or int(count) < 10:
+        raise ValueError(f"world:{count}: expected the number of scenes, 10 or more, such as world:10000")
+    return int(count) if split == "train" else max(10, int(count) // HELD_SHARE)
 
 
 @cache

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sightline.lens.judge import Judge, Score
-from sightline.lens.regions import centre_like, first, heat_on, highest, moved
+from sightline.lens.regions import centre_like, first, heat_on, highest, moved, ordered
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,7 +173,7 @@ def deletion_insertion(
     if steps < 2 or seeds < 2:
         raise ValueError(f"steps={steps} and seeds={seeds} must both be 2 or more.")
     maps = torch.stack([heat, *moved(heat, seeds, seed), centre_like(heat)], dim=1)  # (images, 1 + seeds + 1, H, W)
-    ranks = maps.flatten(2).argsort(dim=-1, descending=True, stable=True).argsort(dim=-1).view_as(maps)
+    ranks = ordered(maps.flatten(2)).argsort(dim=-1).view_as(maps)
     cuts = [round(heat[0].numel() * step / steps) for step in range(1, steps)]
 
     def edits() -> Iterator[tuple[int, Tensor]]:

@@ -19,7 +19,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "pictures": _LABELLED,
     "banks": _LABELLED,
     "placed_digits": ("placed", *_LABELLED),
-    "segmentations": ("camvid", "cityscapes", "ade20k", "voc", "context"),
+    "segmentations": ("camvid", "cityscapes", "ade20k", "voc", "context", "world"),
     "captions": _CAPTIONS,
     "pairs": ("multi30k", "transduction"),
     "answers": ("scenes", *_QUESTIONS),
@@ -28,7 +28,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "world_captions": ("scenes",),
 }
 _SIDED = ("placed", "mnist", "translated", "cluttered")  # a side in pixels may follow: placed64
-_COUNTED = ("world", "scenes")  # made on the spot, so many
+_COUNTED = {"world": 10, "scenes": 1}  # made on the spot, so many at least
 _NAMED = ("hub", "transduction")  # a name that only the reader knows
 
 
@@ -53,9 +53,9 @@ def check_source(system: str, data: str) -> None:
 
 def _check_place(kind: str, path: str) -> None:
     if kind in _COUNTED:
-        count = path.partition("#")[0]
-        if not count.isdecimal() or int(count) < 1:
-            raise TrainingError(f"data {kind}:{path}: expected a number of scenes, such as {kind}:3000")
+        count, least = path.partition("#")[0], _COUNTED[kind]
+        if not count.isdecimal() or int(count) < least:
+            raise TrainingError(f"data {kind}:{path}: expected the number of scenes, {least} or more: {kind}:3000")
         return
     for place in [] if kind in _NAMED else _places(kind, path):
         root = Path(place).expanduser()
