@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from sightline.cli.main import run
-from sightline.cli.train import parse_settings, told
+from sightline.cli.train import _shown_by, parse_settings, told
+from sightline.recipes.plan import NAMES
 
 Captured = pytest.CaptureFixture[str]
 
@@ -153,6 +154,7 @@ def test_train_and_evaluate_hand_over_what_was_said(
         folder.mkdir(parents=True, exist_ok=True)
         figures = {"measured": {"top1": 0.51234, "pictures": 12800, "parts": [{"top1": 0.1}]}}
         (folder / "metrics.json").write_text(json.dumps(figures), "utf-8")
+        (folder / "run.json").write_text(json.dumps({"system": system or "vit"}), "utf-8")
         return folder
 
     def evaluate(weights: Path, data: str, *, split: str) -> dict[str, Any]:
@@ -165,7 +167,7 @@ def test_train_and_evaluate_hand_over_what_was_said(
     assert run(["train", "vit", "--data", "folder:x", "steps=20", "rate=1e-3", "--tiny", "--out", "o"]) == 0
     said = capsys.readouterr().out
     assert said.startswith("Measured on what was held out: top1 0.5123, pictures 12800.\nThe run is in ")
-    assert str(home / "runs" / "vit") in said
+    assert f"`sightline look IMAGE --model {home / 'runs' / 'vit'}`" in said
     (home / "o" / "checkpoints").mkdir(parents=True)
     (home / "o" / "checkpoints" / "last.ckpt").touch()
     (home / "o" / "run.json").write_text(json.dumps({"system": "vit", "data": "folder:x"}), "utf-8")
@@ -179,6 +181,17 @@ def test_train_and_evaluate_hand_over_what_was_said(
         (None, None, {"out": None, "resume": Path("o"), "tiny": False}),
         (Path("o", "weights"), "folder:x", "train"),
     ]
+
+
+@pytest.mark.parametrize("system", NAMES)
+def test_what_shows_a_run_is_a_verb_that_takes_its_weights(system: str, tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "run.json").write_text(json.dumps({"system": system}), "utf-8")
+    *words, option = _shown_by(tmp_path).split()
+    assert run([words[0], "--help"]) == 0
+    assert option in capsys.readouterr().out
+    assert words[0] == {"segmenter": "segment", "seq2seq": "translate", "visual7w_pointing": "point"}.get(
+        system, words[0]
+    )
 
 
 def test_a_run_trains_is_measured_and_looked_through(home: Path, capsys: Captured) -> None:

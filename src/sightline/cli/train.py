@@ -24,6 +24,17 @@ _DATA = typer.Option(
     help="Kind of data and where it is, as in folder:photos, with photos/CLASS/*.jpg (every tenth is held back), or "
     "photos/train/CLASS/*.jpg and photos/val/CLASS/*.jpg.",
 )
+# by the system, or by the module that reads its data
+_SHOWN = {
+    "pictures": "look IMAGE --model",
+    "segmentations": "segment IMAGE --system",
+    "captions": "caption IMAGE --system",
+    "world_captions": "caption IMAGE --system",
+    "pairs": "translate SENTENCE --system",
+    "answers": "ask IMAGE QUESTION --system",
+    "visual7w_pointing": "point IMAGE NAME --system",
+    "ram": "glimpse IMAGE --system",
+}
 
 
 def train(
@@ -65,7 +76,7 @@ def train(
     folder = run_recipe(system, data, out=out, resume=resume, tiny=tiny, **overrides)
     if is_first():
         typer.echo(_result(folder))
-        typer.echo(f"The run is in {folder}; look through it with `sightline look IMAGE --model {folder}`.")
+        typer.echo(f"The run is in {folder}; look through it with `sightline {_shown_by(folder)} {folder}`.")
 
 
 def evaluate(
@@ -115,6 +126,17 @@ def _check_run(
         check_data(data, needed=True)
         check_source(system, str(data))
         folder_of(system, out)
+
+
+def _shown_by(folder: Path) -> str:
+    """The verb, and the words before the name of the weights, that shows what a run has learned."""
+    from sightline.recipes.known import home_of
+
+    system = json.loads((folder / "run.json").read_text("utf-8"))["system"]
+    try:
+        return _SHOWN.get(system) or _SHOWN.get(home_of(system, "open_data"), _SHOWN["pictures"])
+    except (OSError, LookupError):  # the package's own source is not at hand
+        return _SHOWN["pictures"]
 
 
 def _result(folder: Path) -> str:
