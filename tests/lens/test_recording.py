@@ -289,3 +289,48 @@ def test_gradients_must_be_asked_for() -> None:
     for make in (seen.grad_weighted, seen.grad_rollout):
         with pytest.raises(ValueError, match="gradients=True"):
             make(out.logits[0, 0])
+
+
+def test_one_record_serves_several_blocks_and_threads() -> None:
+    model, seen = vit(), []
+    watch = sightline.record(model, queries=0)
+    for pixels in (PIXELS, 2 * PIXELS):
+        with watch as found:
+            model(pixels)
+        seen.append(found)
+    first, second = seen
+    assert first is not second
+    assert not torch.equal(first[0].weights, second[0].weights)
+    with sightline.record(model, queries=0) as again:
+        model(PIXELS)
+    assert torch.equal(first[0].weights, again[0].weights)
+    with watch as outer, watch as inner:
+        model(PIXELS)
+    assert len(outer) == len(inner) == 3
+    with pytest.raises(KeyError, match="mine"), watch:
+        raise KeyError("mine")
+
+
+def test_a_site_is_had_by_number_or_name_and_others_are_refused_in_words() -> None:
+    seen, _ = recorded(vit())
+    assert seen[seen[1].name] is seen[1]
+    for wrong in (3, -4):
+        with pytest.raises(IndexError, match=f"no site {wrong}: the recording has 3 attention sites, from 0 on"):
+            seen[wrong]
+    with pytest.raises(KeyError, match="no site 'head'; there are"):
+        seen["head"]
+
+
+def test_what_cannot_be_drawn_or_differentiated_says_why() -> None:
+    seen, _ = recorded(vit(), gradients=True)
+    with pytest.raises(TypeError, match="takes the model first"):
+        seen.check(PIXELS)
+    model = vit()
+    with torch.no_grad(), sightline.record(model, gradients=True) as blind:
+        score = model(PIXELS).logits[0, 0]
+    with pytest.raises(ValueError, match=r"without torch\.no_grad"):
+        blind.heat(method="gradient", score=score)
+    with sightline.record(model) as broken:
+        model(PIXELS * float("nan"))
+    with pytest.raises(ValueError, match="NaN in the picture or the weights"):
+        broken.overlay(Image.new("RGB", (32, 32)))

@@ -97,7 +97,10 @@ def _one_number(score: Tensor) -> Tensor:
             f"score has shape {tuple(score.shape)}; give a scalar or one number per image, such as logits[:, label]."
         )
     if not score.requires_grad:
-        raise ValueError("score carries no gradient: compute it from the recorded pass, without detach().")
+        raise ValueError(
+            "score carries no gradient: run the recorded pass without torch.no_grad, and compute score from its "
+            "output without detach()."
+        )
     return score if score.ndim == 0 else score.sum()
 
 

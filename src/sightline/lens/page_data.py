@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from sightline.lens.paint import COLOURS, Number, as_map, colour_table, photograph
+from sightline.lens.paint import COLOURS, NOT_FINITE, Number, as_map, colour_table, photograph
 
 LIMIT = 6 * 2**20
 
@@ -87,7 +87,7 @@ def pack(values: np.ndarray | Tensor, bits: int = 16) -> dict[str, Any]:
     """
     values = _array(values)
     if not np.isfinite(values).all():
-        raise ValueError("a map for the page holds NaN or infinite values; a fully masked row gives such maps")
+        raise ValueError(f"a map for the page holds values that are {NOT_FINITE}")
     low = np.minimum(values.min(axis=-1), 0).astype("<f4").astype(np.float64)
     span = np.maximum(values.max(axis=-1) - low, 0).astype("<f4").astype(np.float64)
     place = (values - low[..., None]) / np.where(span > 0, span, 1)[..., None]

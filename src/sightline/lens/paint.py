@@ -22,6 +22,7 @@ LONGEST, SHORTEST = (
 
 Array = np.ndarray | Tensor | Sequence[Any]
 Number = float | int  # the run-time checks of the tests tell them apart
+NOT_FINITE = "NaN or infinite: NaN in the picture or the weights gives such maps, and so does a fully masked row"
 Photograph = Image.Image | np.ndarray | Tensor
 
 
@@ -74,9 +75,7 @@ def as_map(heat: Array) -> np.ndarray:
         raise ValueError(f"a map has the shape (height, width), not {values.shape}; choose one image, layer and head")
     if not np.isfinite(values).all():
         bad = int((~np.isfinite(values)).sum())
-        raise ValueError(
-            f"{bad} of the map's {values.size} cells are NaN or infinite; a fully masked row gives such maps"
-        )
+        raise ValueError(f"{bad} of the map's {values.size} cells are {NOT_FINITE}")
     return values
 
 

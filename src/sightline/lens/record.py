@@ -2,8 +2,8 @@
 
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -22,7 +22,6 @@ from sightline.lens.select import Choice, Plan
 from sightline.lens.survey import Survey
 
 
-@contextmanager
 def record(
     model: nn.Module,
     *,
@@ -32,8 +31,10 @@ def record(
     gradients: bool = False,
     limit: int = 2**30,
     layout: Any = None,
-) -> Iterator[Recording]:
+) -> AbstractContextManager[Recording]:
     """Sees the attention of `model` while the block runs; the model's own kernels and output stay as they are.
+
+    Each `with` begins a recording of its own, so that one `record(model)` may serve several blocks.
 
     Args:
         model: any `nn.Module`, compiled or not; call it (or its `generate`, or a part of it) inside the block.
@@ -45,8 +46,8 @@ def record(
         limit: most bytes to keep; a choice that needs more is refused while the model runs.
         layout: a `sightline.lens.Layout` where tokens cannot be placed on the image by inspection.
 
-    Yields:
-        A `Recording`, filled when the block ends: a sequence of sites.
+    Returns:
+        What gives, at each `with`, a `Recording`, filled when the block ends: a sequence of sites.
 
     Raises:
         ValueError: bad argument, `gradients` under `torch.inference_mode`, or more than `limit` bytes.
@@ -59,7 +60,22 @@ def record(
             + (": TorchScript hides its calls; record the Python model it was made from" if scripted else "")
         )
     plan = Plan(queries, sites, heads, gradients, limit)
-    yield from _watch(model, plan, Recording(model, plan, layout=layout))
+    return _Recorder(lambda: contextmanager(_watch)(model, plan, Recording(model, plan, layout=layout)))
+
+
+class _Recorder(threading.local, AbstractContextManager):
+    """Begins a recording at each `with`; threads that share one do not end each other's."""
+
+    def __init__(self, begin: Callable[[], AbstractContextManager[Recording]]) -> None:
+        self._begin = begin
+        self._open: list[AbstractContextManager[Recording]] = []
+
+    def __enter__(self) -> Recording:
+        self._open.append(self._begin())
+        return self._open[-1].__enter__()
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._open.pop().__exit__(*error)
 
 
 def _watch(model: nn.Module, plan: Plan, recording: Recording) -> Iterator[Recording]:

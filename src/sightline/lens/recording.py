@@ -134,15 +134,20 @@ class Recording(Sequence[Site]):
     # -- as a sequence -----------------------------------------------------------------------------------------------
 
     @overload
-    def __getitem__(self, index: int) -> Site: ...
+    def __getitem__(self, index: int | str) -> Site: ...
     @overload
     def __getitem__(self, index: slice) -> list[Site]: ...
-    def __getitem__(self, index: int | slice) -> Any:
+    def __getitem__(self, index: int | str | slice) -> Any:
         if not self._filled:
             raise RuntimeError(
                 "the recording is filled when the `with sightline.record(...)` block ends; read it after"
             )
-        return self.sites[index]
+        if isinstance(index, str):
+            return self.site(index)
+        try:
+            return self.sites[index]
+        except IndexError:
+            raise IndexError(f"no site {index}: the recording has {counted(self.sites)}, from 0 on") from None
 
     def __len__(self) -> int:
         return len(self.sites)
@@ -327,7 +332,7 @@ class Recording(Sequence[Site]):
 
     def check(
         self,
-        model: nn.Module | None = None,
+        model: Any = None,
         image: Any = None,
         *,
         heat: Tensor | None = None,
@@ -343,6 +348,8 @@ class Recording(Sequence[Site]):
         from sightline.lens.verdict import check
 
         self.only_pass()
+        if model is not None and not callable(model):
+            raise TypeError(f"check(model, image) takes the model first, or image=…; given a {type(model).__name__}")
         if image is not None and not isinstance(image, Tensor | Image):
             raise TypeError(f"image is the model's input tensor or a PIL image, not {type(image).__name__}")
         pixels = image if isinstance(image, Tensor) else self.pixels
