@@ -70,6 +70,16 @@ def test_a_tiny_run_learns(scenes: str, tmp_path: Path, system: str, decoder_dep
 
 
 @pytest.mark.usefixtures("no_drawings")
+def test_the_generated_world_teaches_too(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"steps": 120, "decoder_depth": 0, "average": 0.8, "largest": 1.0, "smallest": 1.0}
+    run = train("segmenter", "world:64", out=tmp_path / "run", tiny=True, rate=3e-3, **given)
+    made = json.loads((run / "metrics.json").read_text("utf-8"))
+    assert made["measured"]["pictures"] == 10
+    assert np.mean(made["losses"][-20:]) < 0.5 * np.mean(made["losses"][:3])
+    assert made["measured"]["miou"] > made["measured"]["blind"]["miou"] + 0.01  # "ground" everywhere gives 0.12
+
+
+@pytest.mark.usefixtures("no_drawings")
 @pytest.mark.parametrize("system", ["segmenter", "segmenter_hybrid"])
 def test_a_resumed_run_is_the_run(scenes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str) -> None:
     """Cut off in the middle of an epoch, between two checkpoints."""
