@@ -71,6 +71,14 @@ def test_windows_are_tried_where_no_boxes_are_given(tmp_path: Path) -> None:
         assert meant.save(tmp_path / name).stat().st_size > 500
 
 
+def test_words_that_were_never_read_have_a_star() -> None:
+    meant = point(PICTURE, "the shiny red cube", system=toy())
+    assert meant.unknown == ("shiny",)
+    assert meant.attention is not None
+    assert list(meant.attention.words) == ["which", "object", "is", "the", "shiny*", "red", "cube"]
+    assert meant.attention.caption.startswith("* never read by toy: shiny; toy scenes")
+
+
 def test_the_box_is_drawn_where_it_is() -> None:
     plain = Image.new("RGB", (300, 200), (90, 90, 90))
     drawn = np.asarray(with_boxes(plain, [(50.0, 40.0, 120.0, 160.0)]), np.float64)

@@ -19,7 +19,7 @@ from sightline.lens.sheet import font_of
 from sightline.lens.strip import WordStrip
 from sightline.systems.visual7w import Visual7WPointing
 from sightline.tasks.answerer import check_known, open_answerer
-from sightline.tasks.questions import QuestionError, undecided, words_of
+from sightline.tasks.questions import QuestionError, star_told, starred, undecided, words_of
 
 CANDIDATES = ("visual7w_pointing",)
 Box = tuple[float, float, float, float]
@@ -127,8 +127,10 @@ def point(image: Any, question: str, *, boxes: Sequence[Sequence[float]] | None 
         side = round(weights.shape[3] ** 0.5)
         drawn = with_scores(photograph, found)
         maps = weights[0, 0].unflatten(1, (side, -1)).numpy()
-        title, told = f"{' '.join(words)}?", "; ".join(filter(None, (opened.knows, _closeness(found), _sameness(maps))))
-        strip = WordStrip(drawn, words, maps, title=title, caption=told, plain=f"box {share_of(found[0][1])}")
+        never = star_told(words, unknown, opened.name)
+        title, told = f"{' '.join(words)}?", (never, opened.knows, _closeness(found), _sameness(maps))
+        labels, about = starred(words, unknown), "; ".join(filter(None, told))
+        strip = WordStrip(drawn, labels, maps, title=title, caption=about, plain=f"box {share_of(found[0][1])}")
     asked = " ".join(words)
     return Pointed(tuple(found), asked, boxes is not None, unknown, photograph, strip, opened.name, opened.knows)
 
