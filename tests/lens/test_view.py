@@ -274,6 +274,15 @@ def test_titles_and_small_print_are_drawn(drawn_words: list[str]) -> None:
     assert not [name for name, words in said.items() if "check" in words and name not in ("noted", "masks")]
 
 
+def test_labels_side_by_side_are_whole(drawn_words: list[str]) -> None:
+    label = "two dogs run over the grass behind a red ball"
+    for width in (20, 300):
+        drawn_words.clear()
+        card = view.side_by_side([Image.new("RGB", (width, 60))] * 3, labels=[label, "a cat", ""])
+        assert " ".join(drawn_words).startswith(f"{label} a cat")
+        assert (np.asarray(card)[:, -20:] == sheet.PAPER).all()
+
+
 def test_zero_and_constant_maps_are_drawn_and_named() -> None:
     for heat in (np.zeros((3, 5)), np.full((3, 5), 0.2), np.zeros((1, 1)), np.full((2, 2), -1.0)):
         assert view.overlay(data.coffee(), heat).size[0] > 600
