@@ -19,3 +19,10 @@ def check_named(name: str, kind: str, beside: str = "", begins: str = "") -> Non
         return
     known = ", ".join(fitting) or "none in this build"
     raise Misuse(f"no {kind} {name!r}: no bundled name ({known}), no folder or file here, no hub id (owner/name)")
+
+
+def learned_from(system: str) -> str:
+    """What bundled weights learned from, by their card; "" for others: who brought them knows."""
+    from sightline.checkpoints.bundled import bundled_card, bundled_names
+
+    return str(bundled_card(system)["data"]) if system in bundled_names() else ""
