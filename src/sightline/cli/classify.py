@@ -55,9 +55,7 @@ def classify(
                 typer.echo(f"{shown(str(photograph))}: {labels}")
         if results and not as_json and (data := learned_from(model)):
             count = len(opened.names or ())
-            typer.echo(
-                f"{model} names the likeliest of its {count} classes, whatever there is (it learned from {data})."
-            )
+            typer.echo(f"{model} names the likeliest of its {count} classes, whatever comes; it learned from {data}.")
     if as_json:
         print_json({"verb": "classify", "results": results, "remarks": remarks, "failures": told_failures(failures)})
     exit_with(failures)
