@@ -274,6 +274,20 @@ def test_titles_and_small_print_are_drawn(drawn_words: list[str]) -> None:
     assert not [name for name, words in said.items() if "check" in words and name not in ("noted", "masks")]
 
 
+def test_the_key_of_a_narrow_picture_is_whole() -> None:
+    for width in (4, 60, 200, 500):
+        card = np.asarray(view.overlay(Image.new("RGB", (width, 600)), blob(), title="t"))
+        assert (card[:, -20:] == sheet.PAPER).all(), width
+        assert (card[:, :20] == sheet.PAPER).all(), width
+
+
+def test_labels_of_a_narrow_pictures_heads_are_whole(drawn_words: list[str]) -> None:
+    maps = np.stack([blob()] * 3)
+    labels = [f"head {number} · 16%" for number in range(3)]
+    view.masks(Image.new("RGB", (30, 600)), maps > 0, maps[0], labels=labels)
+    assert drawn_words[:4] == ["all heads", *labels]
+
+
 def test_labels_side_by_side_are_whole(drawn_words: list[str]) -> None:
     label = "two dogs run over the grass behind a red ball"
     for width in (20, 300):

@@ -113,14 +113,15 @@ def masks(
     small = picture.resize(size, Image.Resampling.LANCZOS)
     panels = [blend(small, heat, mass=None), *(lit(small, one) for one in kept)]
     gap, font = 10, font_of(15)
-    across, down = size[0] + gap, size[1] + 30
+    width = max(size[0], LABEL)
+    across, down = width + gap, size[1] + 30
     body = Image.new("RGB", (columns * across - gap, -(-len(panels) // columns) * down), PAPER)
     draw = ImageDraw.Draw(body)
     for number, (panel, label) in enumerate(zip(panels, ["all heads", *labels], strict=True)):
         left, top = number % columns * across, number // columns * down
-        body.paste(panel, (left, top))
-        middle = (left + size[0] // 2, top + size[1] + 5)
-        draw.text(middle, fitted(label, font, size[0]), font=font, fill=INK, anchor="ma")
+        body.paste(panel, (left + (width - size[0]) // 2, top))
+        middle = (left + width // 2, top + size[1] + 5)
+        draw.text(middle, fitted(label, font, width), font=font, fill=INK, anchor="ma")
     return sheet(body, title, caption, note=note)
 
 
