@@ -193,7 +193,7 @@ def test_every_kind_of_picture_goes_through(home: Path, tiny_vit: Path, capsys: 
     picture.save(many / "moving.gif", save_all=True, append_images=[picture.rotate(180)])
     picture.save(many / "moving.webp", save_all=True, append_images=[picture.rotate(180)])
     picture.resize((1, 1)).save(many / "dot.png")
-    picture.resize((900, 20)).save(many / "strip [1] #ü.png")
+    picture.resize((900, 50)).save(many / "strip [1] #ü.png")
     assert run(["look", "many", "-m", str(tiny_vit), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert len(told["results"]) == 10
