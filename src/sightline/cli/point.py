@@ -127,10 +127,10 @@ def _show(made: Made) -> str:
         lines.append(f"nearly as likely: {_sentence(told['boxes'][1])}")
     others = [box["probability"] for box in told["boxes"][1:]]
     rest = sum(others[3:]) + told.get("rest", 0.0)  # an earlier version did not tell it
-    shares = [f"{share_of(share)}" for share in others[:3]] + (
-        [f"all others {share_of(rest)}"] if rest > 0.0005 else []
-    )
-    lines.append(f"the next boxes: {', '.join(shares)}")
+    named = [("", share) for share in others[:3]]
+    named.append(("all others " if told["given"] else "all others, those that overlap these too, ", rest))
+    shares = [f"{name}{share_of(share)}" for name, share in named if share >= 0.0005]
+    lines += [f"the next boxes: {'; '.join(shares)}"] if shares else []
     lines += [told[file] for file in ("picture", "page") if told[file]]
     return "\n  ".join(lines)
 
