@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from sightline.checkpoints.bundled import bundled_card
 from sightline.cli.main import run
 from sightline.data.photographs import sample_photographs
 from sightline.data.vocabulary import Vocabulary
@@ -58,6 +59,19 @@ def test_each_photograph_gets_a_sentence_a_picture_and_a_page(
     assert run(given) == 0
     assert json.loads(capsys.readouterr().out)["results"] == told["results"]
     assert len(times) == 3
+
+
+def test_the_limits_of_bundled_weights_are_told_once_and_numbers_are_named(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--out", str(tmp_path / "out"), "--beam", "1"]
+    assert run(["caption", "--sample", "--system", "world_captions", *out]) == 0
+    data = bundled_card("world_captions")["data"]
+    told = f"world_captions says of every picture what is likely in those that it learned from ({data})."
+    assert capsys.readouterr().out.splitlines().count(told) == 1
+    assert "below each word its probability" in (tmp_path / "out" / "cat.caption.html").read_text("utf-8")
+    assert run(["caption", "--sample", "--system", str(folder), *out]) == 0
+    assert "learned from" not in capsys.readouterr().out
 
 
 def test_what_is_held_is_not_captioned_again(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -111,6 +111,11 @@ def test_the_index_escapes_what_names_hold() -> None:
     assert 'href="h%22x.html"' in page
 
 
+def test_pictures_of_any_shape_stand_in_cells_of_one() -> None:
+    style = index_page("all", [("a", "a.png", "a.html", "x"), ("b", "b.png", "b.html", "y")])
+    assert "img{width:100%;aspect-ratio:4/3;object-fit:contain" in style
+
+
 def test_earlier_results_are_found_again(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     first, other = tmp_path / "cat.png", tmp_path / "a" / "cat.png"

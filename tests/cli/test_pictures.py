@@ -94,11 +94,30 @@ def test_files_that_are_no_pictures_are_told_before_anything_is_opened(capsys: C
     Path("in/page.png").write_text("<!doctype html>")
     Path("in/cut.png").write_bytes(Path("in/a.png").read_bytes()[:45])  # its header is whole
     pictures, failures = gather(["in", "in/void.png"])
-    assert [picture.name for picture in pictures] == ["a.png", "b.png", "c.png", "cut.png"]
-    assert [source for source, _ in failures] == ["in/page.png", "in/void.png"]
+    assert [picture.name for picture in pictures] == ["a.png", "b.png", "c.png"]
+    assert [source for source, _ in failures] == ["in/cut.png", "in/page.png", "in/void.png"]
     told = capsys.readouterr().err.splitlines()
-    assert told[0].startswith("sightline: in/page.png: a web page")
-    assert told[1:] == ["sightline: in/void.png: the file is empty"]
+    assert told[0] == "sightline: in/cut.png: the file is truncated (the rest of the picture is missing)"
+    assert told[1].startswith("sightline: in/page.png: a web page")
+    assert told[2:] == ["sightline: in/void.png: the file is empty"]
+
+
+def test_of_many_pictures_the_headers_are_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("in/cut.png").write_bytes(Path("in/a.png").read_bytes()[:45])
+    size = Path("in/a.png").stat().st_size
+    for judged, found in ((3 * size, 4), (3 * size + 45, 3)):
+        monkeypatch.setattr("sightline.cli.pictures.JUDGED", judged)
+        assert len(gather(["in"])[0]) == found
+
+
+def test_a_picture_that_is_a_line_is_refused(capsys: Captured) -> None:
+    for width, height in ((4000, 3), (3, 4000), (20, 1)):
+        Image.new("RGB", (width, height)).save(f"in/{width}.png")
+    assert [picture.name for picture in gather(["in/4000.png", "in/3.png", "in/20.png"])[0]] == ["20.png"]
+    first, second = capsys.readouterr().err.splitlines()
+    told = "pixels, one side more than 20 times the other: nothing could be seen on it; cut out a piece"
+    assert first == f"sightline: in/4000.png: has 4000 x 3 {told}"
+    assert second == f"sightline: in/3.png: has 3 x 4000 {told}"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from sightline.checkpoints.bundled import bundled_card
 from sightline.cli.main import run
 from sightline.systems.ram import RAM
 
@@ -38,6 +39,14 @@ def test_for_persons(home: Path, capsys: Captured) -> None:
     assert "canvas: grey, inverted (dark ink on light ground)" in shown
     for suffix in (".png", ".gif", ".html", ".json"):
         assert (home / "glimpses" / f"one.glimpse{suffix}").is_file()
+
+
+def test_the_limits_of_bundled_weights_are_told_once(home: Path, capsys: Captured) -> None:
+    assert run(["glimpse", "scans"]) == 0
+    told = f"ram takes every picture for one of the digits that it learned from ({bundled_card('ram')['data']})."
+    assert capsys.readouterr().out.splitlines().count(told) == 1
+    assert run(["glimpse", "scans", "-s", "tiny_ram", "-o", "own"]) == 0
+    assert "learned from" not in capsys.readouterr().out
 
 
 def test_for_machines_over_a_folder_with_bad_files(home: Path, capsys: Captured) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sightline.checkpoints.bundled import bundled_folder
 from sightline.cli.look import parse_bytes, parse_head, parse_query
 from sightline.cli.main import run
 from sightline.data.photographs import sample_photographs
@@ -134,6 +135,21 @@ def test_choices_that_cannot_be_had(home: Path, tiny_vit: Path, words: list[str]
         assert keyword not in captured.err, "the words of the shell, not Python's"
 
 
+@pytest.mark.parametrize("name", [None, "vit", "tiny", "run"])
+def test_a_layer_that_there_is_not_is_told_before_any_model_is_opened(
+    name: str | None, home: Path, tiny_vit: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sightline.cli.look.open_model", lambda *given: pytest.fail("opened"))
+    if name == "run":
+        shutil.copytree(bundled_folder("dino"), home / "run" / "weights")
+    given = {None: [], "tiny": ["-m", str(tiny_vit)]}.get(name, ["-m", str(name)])
+    for layer in ("12", "-12"):
+        assert run(["look", "cat.jpg", *given, "--layer", layer]) == 2
+        last = {"vit": 5, "tiny": 1}.get(str(name), 3)
+        told = f"sightline: --layer {layer}: layers 0 to {last} look at the picture; -1 is the last\n"
+        assert capsys.readouterr().err == told
+
+
 @pytest.mark.parametrize(
     ("words", "lines"),
     [
@@ -177,7 +193,7 @@ def test_every_kind_of_picture_goes_through(home: Path, tiny_vit: Path, capsys: 
     picture.save(many / "moving.gif", save_all=True, append_images=[picture.rotate(180)])
     picture.save(many / "moving.webp", save_all=True, append_images=[picture.rotate(180)])
     picture.resize((1, 1)).save(many / "dot.png")
-    picture.resize((900, 3)).save(many / "strip [1] #ü.png")
+    picture.resize((900, 50)).save(many / "strip [1] #ü.png")
     assert run(["look", "many", "-m", str(tiny_vit), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert len(told["results"]) == 10

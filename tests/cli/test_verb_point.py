@@ -11,7 +11,7 @@ from sightline.cli.main import run
 from sightline.data.scenes import Scenes
 from sightline.data.vocabulary import Vocabulary
 from sightline.systems.visual7w import Visual7W, Visual7WPointing
-from sightline.tasks.point import point
+from sightline.tasks.point import point, share_of
 
 Captured = pytest.CaptureFixture[str]
 WORDS = ("what", "color", "is", "the", "cube", "sphere", "red", "blue", "gray", "how", "many", "one", "two")
@@ -56,7 +56,14 @@ def test_for_persons(home: Path, toys: Path, capsys: Captured) -> None:
     close = len(meant.boxes) > 1 and meant.boxes[1][1] >= 0.8 * meant.probability
     assert ("nearly as likely: left " in shown) is close
     assert "knows toy scenes." in shown
+    others = [share for _, share in meant.boxes[1:]]
+    rest = 1 - meant.probability - sum(others)
+    (line,) = [line for line in shown.splitlines() if line.startswith("  the next boxes: ")]
+    shares = [share_of(share) for share in others if share >= 0.0005]
+    told = "; ".join([*shares, f"all others, those that overlap these too, {share_of(rest)}"])
+    assert line.removeprefix("  the next boxes: ") == told
     closing = shown.splitlines()[-1]
+    assert "  " not in closing
     assert closing.startswith("A map shows where attention went, not why.")
     assert closing.endswith("the box is chosen by what each box holds: they do not explain it.")
     for suffix in (".png", ".html", ".json"):
@@ -78,6 +85,7 @@ def test_for_machines_over_a_folder_with_a_bad_file(home: Path, toys: Path, caps
         assert 0 <= top < bottom <= 48
         shares = [one["probability"] for one in result["boxes"]]
         assert shares == sorted(shares, reverse=True)
+        assert sum(shares) + result["rest"] == pytest.approx(1)
         assert Path(result["picture"]).read_bytes()[:4] == b"\x89PNG"
     assert [failure["image"] for failure in answer["failures"]] == ["broken.png"]
     assert "<html" in Path(answer["index"]).read_text("utf-8")

@@ -55,6 +55,24 @@ def test_for_machines_with_pictures_and_a_bad_sentence(home: Path, toy: Path, ca
     assert answer["failures"][0]["error"].startswith("the sentence is empty")
 
 
+def test_what_was_never_read_is_told_in_one_line(home: Path, toy: Path, capsys: Captured) -> None:
+    assert run(["translate", "a 中国 b 中", "c d", "-s", str(toy)]) == 0
+    never = f"{toy} has never read 中 国 and takes each for unknown"
+    assert capsys.readouterr().err == f"sightline: note: 'a 中国 b 中': {never}\n"
+    assert run(["translate", "a 中国 b 中", "c d", "-s", str(toy), "--json"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert [one["unknown"] for one in json.loads(captured.out)["results"]] == [["中", "国"], []]
+    (home / "text.de").write_text("a 中\n\nb\nc 国\n", encoding="utf-8")
+    command = ["translate", "--file", "text.de", "-s", str(toy), "--out", "out"]
+    for _ in range(2):  # written, and gone on with
+        assert run(command) == 0
+        assert capsys.readouterr().err == f"sightline: note: text.de, 2 lines: {never}\n"
+    assert run([*command, "--json"]) == 0
+    (done,) = json.loads(capsys.readouterr().out)["results"]
+    assert [line.get("unknown") for line in done["lines"]] == [["中"], None, None, ["国"]]
+
+
 def test_files_keep_their_lines_and_blank_ones_stay_blank(home: Path, toy: Path, capsys: Captured) -> None:
     (home / "text.de").write_text("a b\n\nc d e\n", encoding="utf-8")
     assert run(["translate", "--file", "text.de", "-s", str(toy), "--beam", "2"]) == 0

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from sightline.checkpoints.bundled import bundled_card
 from sightline.cli.main import run
 from sightline.cli.train import _shown_by, parse_settings, told
 from sightline.recipes.plan import NAMES
@@ -47,6 +48,16 @@ def test_persons_read_spaces_and_machines_raw_names(home: Path, tiny_vit: Path, 
     page = (home / "looks" / "noise.look.html").read_text("utf-8")
     assert "a rocket" in page
     assert "a_rocket" not in page
+
+
+def test_classify_ends_with_what_a_bundled_model_knows(home: Path, tiny_vit: Path, capsys: Captured) -> None:
+    Image.new("RGB", (20, 20)).save("black.png")
+    last = []
+    for name in ("vit", str(tiny_vit)):
+        assert run(["classify", "noise.png", "black.png", "-m", name]) == 0
+        last.append(capsys.readouterr().out.splitlines()[2:])
+    data = bundled_card("vit")["data"]
+    assert last == [[f"vit names the likeliest of its 50 classes, whatever comes; it learned from {data}."], []]
 
 
 def test_classify_for_machines_with_a_bad_file(home: Path, tiny_vit: Path, capsys: Captured) -> None:
@@ -101,6 +112,13 @@ def test_survey(home: Path, tiny_vit: Path, capsys: Captured) -> None:
     assert "17 x 17" in table
     for site in answer["sites"]:
         assert site["site"] in table, "long names are not cut where no terminal limits the width"
+
+
+def test_survey_is_of_the_model_that_look_takes(home: Path, capsys: Captured) -> None:
+    from sightline.tasks.methods import usual_model
+
+    assert run(["survey", "noise.png", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["model"] == usual_model()
 
 
 def test_systems_lists_the_bundled_cards(capsys: Captured) -> None:

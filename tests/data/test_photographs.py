@@ -277,6 +277,8 @@ def test_what_a_header_tells_is_told_alike_without_decoding(tmp_path: Path, name
     late = nullcontext() if name in ("truncated.jpg", "truncated.png") else told  # of these the header is whole
     with mock.patch.object(ImageFile.ImageFile, "load", side_effect=AssertionError("decoded")), late:
         check_photograph(path)
+    with told:
+        check_photograph(path, whole=True)
 
 
 def test_a_header_is_checked_without_decoding(tmp_path: Path) -> None:

@@ -60,6 +60,8 @@ def test_spaces_and_quotes_are_made_plain(pieces: Subwords) -> None:
 def test_strange_characters_are_unknown_and_decoding_leaves_special_pieces_out(pieces: Subwords) -> None:
     numbers = pieces.encode("漢 Mann")
     assert pieces.unknown in numbers
+    assert pieces.unknown_in("漢 Mann漢字, man’s  Hund") == ("漢", "字")
+    assert pieces.unknown_in("Ein Mann") == ()
     assert pieces.decode([1, *numbers, 2, *pieces.encode("Hund")]).strip() == "Mann"
 
 

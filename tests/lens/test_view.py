@@ -274,6 +274,29 @@ def test_titles_and_small_print_are_drawn(drawn_words: list[str]) -> None:
     assert not [name for name, words in said.items() if "check" in words and name not in ("noted", "masks")]
 
 
+def test_the_key_of_a_narrow_picture_is_whole() -> None:
+    for width in (4, 60, 200, 500):
+        card = np.asarray(view.overlay(Image.new("RGB", (width, 600)), blob(), title="t"))
+        assert (card[:, -20:] == sheet.PAPER).all(), width
+        assert (card[:, :20] == sheet.PAPER).all(), width
+
+
+def test_labels_of_a_narrow_pictures_heads_are_whole(drawn_words: list[str]) -> None:
+    maps = np.stack([blob()] * 3)
+    labels = [f"head {number} · 16%" for number in range(3)]
+    view.masks(Image.new("RGB", (30, 600)), maps > 0, maps[0], labels=labels)
+    assert drawn_words[:4] == ["all heads", *labels]
+
+
+def test_labels_side_by_side_are_whole(drawn_words: list[str]) -> None:
+    label = "two dogs run over the grass behind a red ball"
+    for width in (20, 300):
+        drawn_words.clear()
+        card = view.side_by_side([Image.new("RGB", (width, 60))] * 3, labels=[label, "a cat", ""])
+        assert " ".join(drawn_words).startswith(f"{label} a cat")
+        assert (np.asarray(card)[:, -20:] == sheet.PAPER).all()
+
+
 def test_zero_and_constant_maps_are_drawn_and_named() -> None:
     for heat in (np.zeros((3, 5)), np.full((3, 5), 0.2), np.zeros((1, 1)), np.full((2, 2), -1.0)):
         assert view.overlay(data.coffee(), heat).size[0] > 600

@@ -12,7 +12,8 @@ from sightline.data.photographs import sample_photographs
 from sightline.metrics.objects import ObjectScores, attention_on_objects
 from sightline.recipes.weights import recipe_around
 from sightline.systems.vit import VisionTransformer
-from sightline.tasks.look import look, usual_model
+from sightline.tasks.look import look
+from sightline.tasks.methods import usual_model
 from sightline.tasks.vision_model import open_vision_model
 
 pytestmark = pytest.mark.skipif("dino" not in bundled_names(), reason="DINO's weights are not in this build yet")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -49,6 +50,21 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> str:
                 Image.fromarray(values).save(folder / f"{number:03d}.{suffix}", quality=95)
     (root / "classes.txt").write_text("\n".join(CLASSES))
     return f"camvid:{root}"
+
+
+def test_the_legend_of_samples_stays_on_the_paper(scenes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, dpi: drawn.append(figure))
+    monkeypatch.setattr(
+        segmentations, "probabilities", lambda recipe, image: torch.rand(1, 12, *np.asarray(image).shape[:2])
+    )
+    for length in (4, 30, 70):
+        made = SimpleNamespace(palette=np.zeros((12, 3), np.uint8), classes=[("chair of a " * 9)[:length]] * 12)
+        segmentations.draw_samples(made, segmentations.open_data(scenes, "val"), tmp_path / "samples.png")
+        drawn[-1].draw_without_rendering()
+        legend = drawn[-1].legends[0].get_window_extent()
+        assert legend.x0 >= 0, length
+        assert legend.x1 <= drawn[-1].bbox.x1, length
 
 
 @pytest.mark.parametrize(("system", "decoder_depth"), [("segmenter", 1), ("segmenter", 0), ("segmenter_hybrid", 1)])

@@ -1,6 +1,12 @@
-import torch
+from pathlib import Path
+from typing import Any
 
-from sightline.recipes import vit, vit_control
+import pytest
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+
+from sightline.recipes import pictures, vit, vit_control
 
 
 def recipe(**settings: object) -> vit.Recipe:
@@ -49,6 +55,27 @@ def test_the_kept_network_follows_the_trained_one() -> None:
         made.average.update_parameters(made.system)
     assert abs(made.kept.head.bias - 1).max() < 0.05
     torch.testing.assert_close(made.kept.positions.table, made.system.positions.table)
+
+
+def test_titles_of_samples_are_no_wider_than_their_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    classes = ("golden_retriever_seen_from_far_behind", "potters_wheel_with_a_heap_of_clay", "cup")
+    for name in classes:
+        for number in range(10):
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.new("RGB", (64, 64), (number, 90, 90)).save(tmp_path / name / f"{number}.png")
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, dpi: drawn.append(figure))
+    made = recipe()
+    made.classes = classes
+    pictures.draw_samples(made, pictures.open_data(f"folder:{tmp_path}", "val"), tmp_path / "samples.png")
+    figure: Any = drawn[0]
+    figure.draw_without_rendering()
+    axes = [axis for axis in figure.axes if axis.get_title()]
+    assert len(axes) == 3
+    widths = [(axis.title.get_window_extent().width, axis.get_window_extent().width) for axis in axes]
+    assert all(title <= picture for title, picture in widths), widths
+    told = [" ".join(axis.get_title().split()) for axis in axes]
+    assert all(any(one.startswith(name.replace("_", " ")) for name in classes) for one in told)
 
 
 def test_the_control_has_as_many_parameters() -> None:

@@ -82,7 +82,8 @@ def test_results_are_drawn_saved_and_noted(tmp_path: Path) -> None:
     assert said.note == "toy knows toy scenes; it never read: dog"
     assert said.attention is not None
     about = 'a word\'s map need not lie on what it names, and the words "what", "is" and "the" name nothing to look at'
-    assert said.attention.caption == f"toy scenes; {about}"
+    assert list(said.attention.words)[:5] == ["what", "color", "is", "the", "dog*"]
+    assert said.attention.caption == f"* never read by toy: dog; toy scenes; {about}"
     assert escape(about) in (said.save(tmp_path / "a.html")).read_text("utf-8")
     plain = ask(PICTURE, "red cube?", system=toy()).attention
     assert plain is not None

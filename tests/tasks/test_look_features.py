@@ -14,7 +14,8 @@ from sightline.metrics.objects import class_token_maps
 from sightline.systems.vit import VisionTransformer
 from sightline.tasks import look as look_module
 from sightline.tasks.classify import classify
-from sightline.tasks.look import look, usual_model
+from sightline.tasks.look import look
+from sightline.tasks.methods import usual_model
 from sightline.tasks.vision_model import ModelError, VisionModel, open_vision_model
 
 CAT = sample_photographs()[0]

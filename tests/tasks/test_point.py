@@ -71,14 +71,36 @@ def test_windows_are_tried_where_no_boxes_are_given(tmp_path: Path) -> None:
         assert meant.save(tmp_path / name).stat().st_size > 500
 
 
+def test_words_that_were_never_read_have_a_star() -> None:
+    meant = point(PICTURE, "the shiny red cube", system=toy())
+    assert meant.unknown == ("shiny",)
+    assert meant.attention is not None
+    assert list(meant.attention.words) == ["which", "object", "is", "the", "shiny*", "red", "cube"]
+    assert meant.attention.caption.startswith(
+        'read as "which object is the shiny red cube"; * never read by toy: shiny; toy scenes'
+    )
+
+
 def test_the_box_is_drawn_where_it_is() -> None:
     plain = Image.new("RGB", (300, 200), (90, 90, 90))
     drawn = np.asarray(with_boxes(plain, [(50.0, 40.0, 120.0, 160.0)]), np.float64)
     scale = drawn.shape[1] / 300
     rows, columns = np.nonzero(np.abs(drawn - 90).sum(axis=2))
     found = np.array([columns.min(), rows.min(), columns.max(), rows.max()]) / scale
-    np.testing.assert_allclose(found, [50, 40, 120, 160], atol=4)
-    assert (drawn[int(100 * scale), int(80 * scale)] == 90).all()
+    np.testing.assert_allclose(found, [50, 40, 120, 160], atol=14)
+    top, bottom, left, right = (round(value * scale) for value in (40, 160, 50, 120))
+    assert (drawn[top:bottom, left:right] == 90).all(), "the line lies around what is meant, not on it"
+
+
+def test_a_line_at_the_edge_is_moved_in() -> None:
+    plain = Image.new("RGB", (400, 400), (90, 90, 90))
+    drawn = np.asarray(with_boxes(plain, [(0.0, 100.0, 400.0, 400.0)]))
+    yellow = (drawn == (255, 236, 64)).all(axis=2)
+    rows, columns = np.nonzero(yellow)
+    assert rows.max() > 390
+    assert columns.min() < 10
+    assert columns.max() > 390
+    assert 85 < rows.min() < 100
 
 
 def test_the_box_is_seen_at_the_size_of_a_thumbnail() -> None:
@@ -115,8 +137,8 @@ def test_the_best_box_stands_out_and_all_shares_are_written(drawn_words: list[st
     drawn = np.asarray(with_scores(plain, [(best, 0.31), (second, 0.3), *others]))
     assert drawn_words == ["4.0%", "5.0%", "30%", "31%"]  # the fifth has no chance; the best is on top
     assert drawn.shape == (300, 400, 3)
-    assert drawn[140, 52].tolist() == [255, 236, 64]
-    assert drawn[140, 200].tolist() == [255, 255, 255]
+    assert drawn[140, 50 - 6].tolist() == [255, 236, 64]
+    assert drawn[140, 200 - 3].tolist() == [255, 255, 255]
     yellow = (drawn == (255, 236, 64)).all(axis=2)
     assert not yellow[:, 180:].any()
 
@@ -135,6 +157,19 @@ def test_panels_that_would_be_alike_are_one(drawn_words: list[str], tmp_path: Pa
     assert not set(strip.words) & set(drawn_words)
     assert strip.plain in drawn_words  # the box and its share are still there
     assert alike.save(tmp_path / "alike.html").read_text("utf-8").count("<label") == 1 + len(strip.words)
+
+
+def test_the_title_is_the_users_own_and_the_caption_what_was_read_and_what_is_left() -> None:
+    meant = point(PICTURE, " The Red  cube", system=toy())
+    assert meant.attention is not None
+    assert meant.attention.title == "The Red cube"
+    assert 'read as "which object is the red cube"' in meant.attention.caption
+    drawn = [share for _, share in meant.boxes if share >= 0.1 * meant.probability]
+    assert f"all other boxes together: {share_of(1 - sum(drawn))}" in meant.attention.caption
+    asked = point(PICTURE, "Which object is Red?", system=toy()).attention
+    assert asked is not None
+    assert asked.title == "Which object is Red?"
+    assert "read as" not in asked.caption
 
 
 def test_a_choice_that_was_close_is_told() -> None:

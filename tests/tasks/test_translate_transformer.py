@@ -170,6 +170,8 @@ def test_marian_by_the_shell(marian: Path, tmp_path: Path, capsys: pytest.Captur
     (result,) = json.loads(capsys.readouterr().out)["results"]
     found = translate(TEXTS[0], system=marian, beam=1)
     assert result["text"] == found.text
+    assert result["unknown"] == []
+    assert translate("Ein Hund 漢字", system=marian, beam=1).unknown == ("漢字",)
     assert Path(result["heads"]).stat().st_size > 1000
     assert found.attention is not None
     assert found.attention.source == (*["Ein", "Hund", "rennt", "über", "die", "Wiese", "."], "</s>")

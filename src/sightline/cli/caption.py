@@ -8,7 +8,7 @@ import typer
 
 from sightline.cli.console import busy, hush_libraries
 from sightline.cli.failures import Misuse
-from sightline.cli.given import check_named
+from sightline.cli.given import check_named, learned_from
 from sightline.cli.pictures import Batch, Made, Told, gather, not_why
 
 if TYPE_CHECKING:
@@ -61,7 +61,9 @@ def caption(
             forms=(SUFFIXES, SUFFIXES[:1]),  # where it says nothing, or has no attention, nothing is drawn
             doing="Captioning",
         )
-    batch.finish(f"What {system} says, and where it looked", sentence=_sentence, show=_show, close=not_why)
+    batch.finish(
+        f"What {system} says, and where it looked", sentence=_sentence, show=_show, close=partial(_close, system)
+    )
 
 
 def _told(said: "Caption", paths: tuple[Path, ...]) -> Told:
@@ -78,3 +80,9 @@ def _show(made: Made) -> str:
     told = made.told
     files = f"\n  {told['picture']}\n  {told['page']}" if told["picture"] else ""
     return f"{made.source.name}: {_sentence(told)}{'  (captioned earlier)' if made.kept else ''}{files}"
+
+
+def _close(system: str, told: Told) -> str:
+    data = learned_from(system)
+    limits = f"{system} says of every picture what is likely in those that it learned from ({data}).\n" if data else ""
+    return f"{limits}{not_why(told)}"

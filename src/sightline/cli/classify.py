@@ -7,7 +7,7 @@ import typer
 
 from sightline.cli.console import print_json
 from sightline.cli.failures import Misuse, exit_with, shown, told_failures
-from sightline.cli.given import check_named
+from sightline.cli.given import check_named, learned_from
 from sightline.cli.look import open_model
 from sightline.cli.pictures import each, gather, remark_on
 
@@ -53,6 +53,9 @@ def classify(
             results.append({"image": str(photograph), "model": opened.name, "labels": named})
             if not as_json:
                 typer.echo(f"{shown(str(photograph))}: {labels}")
+        if results and not as_json and (data := learned_from(model)):
+            count = len(opened.names or ())
+            typer.echo(f"{model} names the likeliest of its {count} classes, whatever comes; it learned from {data}.")
     if as_json:
         print_json({"verb": "classify", "results": results, "remarks": remarks, "failures": told_failures(failures)})
     exit_with(failures)

@@ -88,6 +88,17 @@ def _trace_where_asked(error: BaseException) -> None:
         traceback.print_exception(error)
 
 
+def _meant(error: BaseException, context: Any) -> str:
+    """The option that names the weights, where a verb was given the word that other verbs have for it."""
+    given = getattr(error, "option_name", None)
+    other = {"--system": "--model", "--model": "--system"}.get(str(given))
+    options = [] if context is None else [name for one in context.command.params for name in one.opts]
+    if other not in options:
+        return ""
+    error.possibilities = []  # type: ignore[attr-defined] # what the parser guesses by the letters
+    return f"; {context.info_name} takes {other}"
+
+
 def exit_code(error: BaseException, as_json: bool = False) -> int:
     """Report what stopped a command line and return the exit code that goes with it."""
     if isinstance(error, SystemExit):
@@ -107,7 +118,7 @@ def exit_code(error: BaseException, as_json: bool = False) -> int:
     hint = ""
     if hasattr(error, "format_message"):
         context = getattr(error, "ctx", None)
-        hint = f" (see `{context.command_path if context else 'sightline'} --help`)"
+        hint = _meant(error, context) or f" (see `{context.command_path if context else 'sightline'} --help`)"
     elif code == FAILED:
         hint = " (SIGHTLINE_DEBUG=1 shows where)"
     say(one_line(error) + hint)

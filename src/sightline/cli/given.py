@@ -1,8 +1,12 @@
 """What the words of a command line name, judged before anything slow is imported: a wrong one is told at once."""
 
+import json
 from pathlib import Path
 
 from sightline.cli.failures import Misuse
+
+# of transformers, those of which every layer looks at the picture
+_PLAIN = ("vit", "deit", "dinov2", "dinov2_with_registers", "beit")
 
 
 def check_named(name: str, kind: str, beside: str = "", begins: str = "") -> None:
@@ -19,3 +23,30 @@ def check_named(name: str, kind: str, beside: str = "", begins: str = "") -> Non
         return
     known = ", ".join(fitting) or "none in this build"
     raise Misuse(f"no {kind} {name!r}: no bundled name ({known}), no folder or file here, no hub id (owner/name)")
+
+
+def learned_from(system: str) -> str:
+    """What bundled weights learned from, by their card; "" for others: who brought them knows."""
+    from sightline.checkpoints.bundled import bundled_card, bundled_names
+
+    return str(bundled_card(system)["data"]) if system in bundled_names() else ""
+
+
+def check_layer(layer: int, model: str | None) -> None:
+    """Raises `Misuse` for a layer that there is not, where the config.json of a Vision Transformer tells how many."""
+    from sightline.checkpoints.bundled import bundled_folder, bundled_names
+    from sightline.tasks.methods import usual_model
+
+    name = model or usual_model()
+    folder = Path(name).expanduser()
+    if not folder.is_dir() and name in bundled_names():
+        folder = bundled_folder(name)
+    inner = folder / "weights"  # of the folder of a run
+    try:
+        config = dict(json.loads(((inner if inner.is_dir() else folder) / "config.json").read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        return  # who opens it says what is wrong
+    ours = {"patch", "positions", "depth"} <= config.keys() and "decoder_depth" not in config  # a segmenter has more
+    count = config["depth"] if ours else config.get("num_hidden_layers") if config.get("model_type") in _PLAIN else None
+    if isinstance(count, int) and not -count <= layer < count:
+        raise Misuse(f"--layer {layer}: layers 0 to {count - 1} look at the picture; -1 is the last")

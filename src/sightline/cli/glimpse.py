@@ -8,7 +8,7 @@ import typer
 
 from sightline.cli.console import busy
 from sightline.cli.failures import Misuse
-from sightline.cli.given import check_named
+from sightline.cli.given import check_named, learned_from
 from sightline.cli.pictures import Batch, Made, Told, gather
 
 if TYPE_CHECKING:
@@ -62,7 +62,12 @@ def glimpse(
             forms=(SUFFIXES,),
             doing="Glimpsing",
         )
-    batch.finish(f"What {system} reads, and through which glimpses", sentence=_sentence, show=_show, close=_close)
+    batch.finish(
+        f"What {system} reads, and through which glimpses",
+        sentence=_sentence,
+        show=_show,
+        close=partial(_close, system),
+    )
 
 
 def _told(seen: "Glimpsed", paths: tuple[Path, ...]) -> Told:
@@ -91,5 +96,7 @@ def _show(made: Made) -> str:
     return "\n  ".join([said, f"canvas: {told['prepared']}", told["picture"], told["animation"], told["page"]])
 
 
-def _close(told: Told) -> str:
-    return "A path shows what was read, not why the answer is what it is."
+def _close(system: str, told: Told) -> str:
+    data = learned_from(system)
+    limits = f"{system} takes every picture for one of the digits that it learned from ({data}).\n" if data else ""
+    return f"{limits}A path shows what was read, not why the answer is what it is."

@@ -10,7 +10,7 @@ import typer
 
 from sightline.cli.console import busy, hush_libraries
 from sightline.cli.failures import Misuse, exit_with, say
-from sightline.cli.given import check_named
+from sightline.cli.given import check_layer, check_named
 from sightline.cli.outputs import OutputFolder, tell_replaced
 from sightline.cli.pictures import Batch, Made, Told, gather
 from sightline.cli.wording import WrongOption, in_shell_words
@@ -83,6 +83,7 @@ def look(
     check_method(method, mass)
     if model is not None:
         check_named(model, "model")
+    check_layer(layer, model)
     options: dict[str, Any] = {
         "method": method,
         "layer": layer,
@@ -117,7 +118,7 @@ def look(
 def open_model(name: str | None, quiet: bool) -> "VisionModel":
     """The model of `--model`, with a spinner while it loads and its note, if it has one, on stderr."""
     with busy(f"Opening {name or 'the bundled model'} …", quiet):
-        from sightline.tasks.look import usual_model
+        from sightline.tasks.methods import usual_model
         from sightline.tasks.vision_model import open_vision_model
 
         hush_libraries()

@@ -155,7 +155,8 @@ def index_page(title: str, entries: list[tuple[str, str, str, str]]) -> str:
         "main{display:grid;grid-template-columns:repeat(auto-fill,minmax(280px,1fr));gap:1.25rem}"
         "a{display:flex;flex-direction:column;gap:.4rem;padding:.75rem;border-radius:10px;background:#fff;"
         "border:1px solid #ddd;color:inherit;text-decoration:none}a:hover,a:focus{border-color:#666}"
-        "img{width:100%;border-radius:6px}b{overflow-wrap:anywhere}span{color:#555}"
+        # pictures of any shape take cells of one, so that names and sentences stand in line
+        "img{width:100%;aspect-ratio:4/3;object-fit:contain;border-radius:6px}b{overflow-wrap:anywhere}span{color:#555}"
         "@media(prefers-color-scheme:dark){body{background:#151517;color:#eee}a{background:#1f1f22;"
         "border-color:#3a3a3d}span{color:#aaa}}"
     )

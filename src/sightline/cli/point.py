@@ -99,6 +99,7 @@ def _told(meant: "Pointed", paths: tuple[Path, ...]) -> Told:
         "question": meant.asked,
         "box": list(meant.box),
         "probability": meant.probability,
+        "rest": max(0.0, 1 - sum(share for _, share in meant.boxes)),
         "boxes": [{"box": list(box), "probability": share} for box, share in meant.boxes],
         "given": meant.given,
         "system": meant.system,
@@ -115,6 +116,7 @@ def _sentence(told: Told) -> str:
 
 
 def _show(made: Made) -> str:
+    from sightline.tasks.point import share_of
     from sightline.tasks.questions import undecided
 
     told = made.told
@@ -123,6 +125,12 @@ def _show(made: Made) -> str:
         lines.append(f"never read by {told['system']}: {', '.join(told['unknown'])}")
     if undecided([box["probability"] for box in told["boxes"]]):
         lines.append(f"nearly as likely: {_sentence(told['boxes'][1])}")
+    others = [box["probability"] for box in told["boxes"][1:]]
+    rest = sum(others[3:]) + told.get("rest", 0.0)  # an earlier version did not tell it
+    named = [("", share) for share in others[:3]]
+    named.append(("all others " if told["given"] else "all others, those that overlap these too, ", rest))
+    shares = [f"{name}{share_of(share)}" for name, share in named if share >= 0.0005]
+    lines += [f"the next boxes: {'; '.join(shares)}"] if shares else []
     lines += [told[file] for file in ("picture", "page") if told[file]]
     return "\n  ".join(lines)
 
@@ -133,4 +141,4 @@ def _close(told: Told) -> str:
         return by
     # the score of a box is made of its own cells and of the question as read; the maps enter by the latter alone
     apart = "Its maps are of reading the question; the box is chosen by what each box holds: they do not explain it."
-    return f"{by}\n{not_why(told)}  {apart}"
+    return f"{by}\n{not_why(told)} {apart}"

@@ -8,7 +8,7 @@ import typer
 
 from sightline.cli.console import busy, hush_libraries
 from sightline.cli.failures import Misuse
-from sightline.cli.given import check_named
+from sightline.cli.given import check_named, learned_from
 from sightline.cli.pictures import Batch, Made, Told, gather, not_why
 
 if TYPE_CHECKING:
@@ -74,9 +74,8 @@ def segment(
 
 
 def _close(told: Told, system: str) -> str:
-    from sightline.checkpoints.bundled import bundled_card, bundled_names
-
-    learned = f" (it learned from {bundled_card(system)['data']})" if system in bundled_names() else ""
+    data = learned_from(system)
+    learned = f" (it learned from {data})" if data else ""
     return f"Every pixel gets one of {system}'s classes, whatever the picture shows{learned}.\n{not_why(told)}"
 
 

@@ -15,8 +15,13 @@ def survey(
         typer.Argument(metavar="IMAGE", help="A photograph; left out, a sample photograph is used."),
     ] = None,
     model: Annotated[
-        str, typer.Option("--model", "-m", help="Bundled name, folder, weights file or hub id (owner/name).")
-    ] = "vit",
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Bundled name (default: dino if bundled, else vit, as of look), folder, weights file or hub id.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document, nothing else.")] = False,
 ) -> None:
     """List a model's attention sites, their shapes, and the memory that each choice of rows would keep.
@@ -32,7 +37,8 @@ def survey(
     """
     from sightline.data.photographs import open_photograph, sample_photographs
 
-    check_named(model, "model")
+    if model is not None:
+        check_named(model, "model")
     photograph = open_photograph(image if image is not None else sample_photographs()[0])
     opened = open_model(model, as_json)
     with busy("Running the model once …", as_json):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sightline.cli.console import busy, hush_libraries, print_json, tracked
-from sightline.cli.failures import Failures, Misuse, exit_with, report, told_failures
+from sightline.cli.failures import Failures, Misuse, exit_with, report, say, told_failures
 from sightline.cli.given import check_named
 from sightline.cli.outputs import OutputFolder, replaced_files, tell_replaced
 
@@ -140,6 +140,8 @@ def _each(
         try:
             found = translate_one(sentence, system=opened, **options)
             result = _result(found)
+            if found.unknown and not quiet:
+                say(f"note: {sentence[:60]!r}: {_never(found.system, found.unknown)}")
             if folder is not None and found.attention is not None:
                 result |= _draw(found, folder, Path(" ".join(sentence.split())[:60]))
         except (ValueError, OSError, RuntimeError, MemoryError) as error:
@@ -164,6 +166,7 @@ def _draw(found: "Translation", folder: OutputFolder, source: Path) -> dict[str,
 
 def _result(found: "Translation") -> dict[str, Any]:
     result: dict[str, Any] = {"source": found.source, "text": found.text, "score": found.score}
+    result["unknown"] = list(found.unknown)
     if found.attention is not None:
         result["alignment"] = [
             {"word": word, "from": source, "weight": weight} for word, source, weight in found.attention.pairs()
@@ -204,16 +207,37 @@ def _file(
         good = _readable(path, texts, places, opened, failures)
         found = dict(zip(good, translate_all([texts[p] for p in good], system=opened, **options), strict=True))
         for place in places:
-            one = {"text": found[place].text, "score": found[place].score} if place in found else {"text": ""}
-            done.append({"source": texts[place], **one})
+            done.append({"source": texts[place], **_line(found.get(place))})
         if folder is not None:
             _write(
                 folder, names[0], source, "".join(json.dumps(line | made, ensure_ascii=False) + "\n" for line in done)
             )
     if folder is not None:
         _write(folder, names[1], source, "".join(line["text"] + "\n" for line in done))
+    if not quiet:
+        _tell_unknown(path, done, opened.name)
     written = str(names[1]) if names else None
     return {"file": str(path), "translation": written, "lines": done, "resumed": resumed}
+
+
+def _line(found: "Translation | None") -> dict[str, Any]:
+    """What is kept of one line of a file; of one that was not translated, that it is blank."""
+    if found is None:
+        return {"text": ""}
+    return {"text": found.text, "score": found.score} | ({"unknown": list(found.unknown)} if found.unknown else {})
+
+
+def _tell_unknown(path: Path, done: list[dict[str, Any]], name: str) -> None:
+    """Says on stderr, in one line, what of a file's lines the system has never read."""
+    never = dict.fromkeys(part for line in done for part in line.get("unknown", ()))
+    if never:
+        count = sum("unknown" in line for line in done)
+        say(f"note: {path}, {count} line{'s' if count > 1 else ''}: {_never(name, never)}")
+
+
+def _never(name: str, unknown: Iterable[str]) -> str:
+    parts = list(unknown)
+    return f"{name} has never read {' '.join(parts[:20])}{' …' if parts[20:] else ''} and takes each for unknown"
 
 
 def _readable(
@@ -250,5 +274,5 @@ def _kept(path: Path, texts: list[str], made: dict[str, Any]) -> list[dict[str, 
         entry = json.loads(line)
         if entry.get("source") != text or any(entry.get(key) != value for key, value in made.items()):
             break
-        kept.append({key: entry[key] for key in ("source", "text", "score") if key in entry})
+        kept.append({key: entry[key] for key in ("source", "text", "score", "unknown") if key in entry})
     return kept

@@ -82,6 +82,13 @@ class MarianPieces:
         """Encodes many sentences."""
         return [self.encode(text) for text in texts]
 
+    def unknown_in(self, text: str) -> tuple[str, ...]:
+        """Lists what of a sentence is in no piece, each once."""
+        names = self.tokenizer.tokenize(text)
+        numbers = self.tokenizer.convert_tokens_to_ids(names)
+        never = [name.strip("▁") for name, number in zip(names, numbers, strict=True) if number == self.unknown]
+        return tuple(dict.fromkeys(never))
+
     def decode(self, ids: Iterable[int]) -> str:
         """Gives the text of pieces up to the first end, special pieces left out."""
         numbers = list(map(int, ids))

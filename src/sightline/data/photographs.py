@@ -8,6 +8,7 @@ import re
 import struct
 import warnings
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 Result = TypeVar("Result")
+LONGEST = 20  # times the shorter side
 TINY = 16  # pixels of a side, below which a picture says next to nothing
 _BROKEN = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, struct.error)
 _MOVING = {"GIF": "frames", "PNG": "frames", "WEBP": "frames", "AVIF": "frames", "TIFF": "pages"}
@@ -91,9 +93,13 @@ def open_photograph(source: Any) -> Image.Image:
     )
 
 
-def check_photograph(path: str | os.PathLike[str]) -> None:
-    """Raises `PhotographError` as `open_photograph` does, for what file and header tell: no pixel is decoded."""
-    _open_file(os.fspath(path), _check)
+def check_photograph(path: str | os.PathLike[str], whole: bool = False) -> None:
+    """Raises `PhotographError` as `open_photograph` does, for what file and header tell: no pixel is decoded.
+
+    It is also raised for a picture whose sides differ so much that nothing could be seen on it.  `whole` decodes the
+    pixels too, of a JPEG at an eighth of its size, and finds what is cut off or broken behind the header.
+    """
+    _open_file(os.fspath(path), partial(_check, whole=whole))
 
 
 def find_photographs(paths: "Iterable[str | os.PathLike[str]] | str | os.PathLike[str]") -> list[Path]:
@@ -216,9 +222,18 @@ def _decode(stream: io.BufferedIOBase, shown: str) -> Image.Image:
         return _upright_rgb(image, shown)
 
 
-def _check(stream: io.BufferedIOBase, shown: str) -> None:
+def _check(stream: io.BufferedIOBase, shown: str, whole: bool) -> None:
     with _in_one_line(stream, shown):
-        _header(stream, shown)
+        image = _header(stream, shown)
+        width, height = image.size
+        if max(width, height) > LONGEST * min(width, height):
+            raise PhotographError(
+                f"{shown}: has {width} x {height} pixels, one side more than {LONGEST} times the other: nothing could "
+                "be seen on it; cut out a piece"
+            )
+        if whole:
+            image.draft(None, (1, 1))
+            image.load()
 
 
 def _header(stream: io.BufferedIOBase, shown: str) -> Image.Image:

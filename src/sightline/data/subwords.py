@@ -77,6 +77,12 @@ class Subwords:
                 raise ValueError(f"a sentence of {len(text)} characters; at most {_MOST}: give one sentence at a time")
         return [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts), add_special_tokens=False)]
 
+    def unknown_in(self, text: str) -> tuple[str, ...]:
+        """Lists what of a sentence is in no piece, each once: characters that were never read."""
+        encoding = self.tokenizer.encode(text, add_special_tokens=False)
+        parts = zip(encoding.ids, encoding.offsets, strict=True)
+        return tuple(dict.fromkeys(text[first:last] for number, (first, last) in parts if number == self.unknown))
+
     def decode(self, ids: Iterable[int]) -> str:
         """Gives the text of pieces up to the first `<end>`, special pieces left out."""
         numbers = list(map(int, ids))

@@ -52,7 +52,7 @@ def sheet(
 ) -> Image.Image:
     """The body on paper, its title and caption above, its key, the small print and a note to it below."""
     margin = 20
-    width = max(body.width, SHORTEST - 2 * margin)
+    width = max(body.width, key.width if key else 0, SHORTEST - 2 * margin)
     size = int(np.clip(width / 40, 13, 19))
     above = [(line, font_of(size + 3, True), INK) for line in wrapped(title, font_of(size + 3, True), width)]
     above += [(line, font_of(size - 1), MUTED) for line in wrapped(caption, font_of(size - 1), width)]
@@ -67,7 +67,7 @@ def sheet(
             y += gap
             paper.paste(body, (margin + (width - body.width) // 2, y))
             if key:
-                paper.paste(key, (margin + (width - body.width) // 2, y + body.height + 12))
+                paper.paste(key, (margin + (width - max(body.width, key.width)) // 2, y + body.height + 12))
             y += middle
         draw.text((margin, y), line, font=font, fill=ink)
         y += heights[number]

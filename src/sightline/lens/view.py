@@ -27,9 +27,10 @@ from sightline.lens.paint import (
     tile,
     top_mass,
 )
-from sightline.lens.sheet import INK, MUTED, PAPER, badge, fitted, font_of, legend, sheet
+from sightline.lens.sheet import INK, MUTED, PAPER, badge, fitted, font_of, legend, sheet, wrapped
 
 WIDEST = 2000  # pixels of matrices side by side that carry words
+LABEL = 140  # pixels below a picture, at least, for its label
 Maps = np.ndarray | Tensor | Sequence[Array]
 
 
@@ -112,14 +113,15 @@ def masks(
     small = picture.resize(size, Image.Resampling.LANCZOS)
     panels = [blend(small, heat, mass=None), *(lit(small, one) for one in kept)]
     gap, font = 10, font_of(15)
-    across, down = size[0] + gap, size[1] + 30
+    width = max(size[0], LABEL)
+    across, down = width + gap, size[1] + 30
     body = Image.new("RGB", (columns * across - gap, -(-len(panels) // columns) * down), PAPER)
     draw = ImageDraw.Draw(body)
     for number, (panel, label) in enumerate(zip(panels, ["all heads", *labels], strict=True)):
         left, top = number % columns * across, number // columns * down
-        body.paste(panel, (left, top))
-        middle = (left + size[0] // 2, top + size[1] + 5)
-        draw.text(middle, fitted(label, font, size[0]), font=font, fill=INK, anchor="ma")
+        body.paste(panel, (left + (width - size[0]) // 2, top))
+        middle = (left + width // 2, top + size[1] + 5)
+        draw.text(middle, fitted(label, font, width), font=font, fill=INK, anchor="ma")
     return sheet(body, title, caption, note=note)
 
 
@@ -355,9 +357,10 @@ def matrices(
 def side_by_side(
     pictures: Sequence[Photograph], *, labels: Sequence[str] = (), title: str = "", caption: str = ""
 ) -> Image.Image:
-    """Pictures in one row at one height, with labels beneath; none is enlarged beyond the tallest.
+    """Pictures in one row at one height, with whole labels beneath; none is enlarged beyond the tallest.
 
-    Raises ValueError for no pictures, or for another number of labels.
+    Narrow pictures with labels stand further apart, so that these can be read.  Raises ValueError for no pictures, or
+    for another number of labels.
     """
     shown = [photograph(picture) for picture in pictures]
     if not shown or (labels and len(labels) != len(shown)):
@@ -365,13 +368,15 @@ def side_by_side(
     height = min(max(picture.height for picture in shown), 640)
     shown = [p.resize((max(1, round(p.width * height / p.height)), height), Image.Resampling.LANCZOS) for p in shown]
     gap, font = 12, font_of(15)
-    width = sum(picture.width + gap for picture in shown) - gap
-    body = Image.new("RGB", (width, height + (26 if labels else 0)), PAPER)
+    widths = [max(picture.width, LABEL if labels else 0) for picture in shown]
+    lines = [wrapped(label, font, width) for label, width in zip(labels, widths, strict=False)]
+    foot = 6 + 20 * max(map(len, lines), default=0) if labels else 0
+    body = Image.new("RGB", (sum(widths) + gap * (len(widths) - 1), height + foot), PAPER)
     x = 0
-    for number, picture in enumerate(shown):
-        body.paste(picture, (x, 0))
-        if labels:
-            label = fitted(labels[number], font, picture.width)
-            ImageDraw.Draw(body).text((x + picture.width // 2, height + 8), label, font=font, fill=INK, anchor="ma")
-        x += picture.width + gap
+    for number, (picture, width) in enumerate(zip(shown, widths, strict=True)):
+        body.paste(picture, (x + (width - picture.width) // 2, 0))
+        for line, words in enumerate(lines[number] if labels else ()):
+            place = (x + width // 2, height + 8 + 20 * line)
+            ImageDraw.Draw(body).text(place, words, font=font, fill=INK, anchor="ma")
+        x += width + gap
     return sheet(body, title, caption)

@@ -6,6 +6,7 @@ The recipe has `classes` (their names in the order of the logits), `side` and `l
 import json
 import math
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -114,5 +115,6 @@ def draw_samples(recipe: Any, data: Union, path: Path, count: int = 18) -> None:
     for axis, image, truth, name, share in shown:
         axis.imshow(image.permute(1, 2, 0).numpy())
         wrong = "" if truth == name else f"\nis {data.classes[truth]}"
-        axis.set_title(f"{recipe.classes[name]} {share:.0%}{wrong}".replace("_", " "), fontsize=8)
+        told = f"{recipe.classes[name]} {share:.0%}{wrong}".replace("_", " ")
+        axis.set_title("\n".join(line for part in told.split("\n") for line in wrap(part, 28)), fontsize=8)
     figure.savefig(path, dpi=110)

@@ -127,5 +127,6 @@ def draw_samples(recipe: Any, data: PixelLabels, path: Path, count: int = 6) -> 
         axis.set_title(title)
     named = zip(recipe.palette, recipe.classes, strict=True)
     handles = [Patch(color=colour / 255, label=name) for colour, name in named][:24]
-    figure.legend(handles=handles, loc="outside lower center", ncols=6)
+    longest = max(len(name) for name in recipe.classes)
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(6, max(1, 120 // (longest + 6))))
     figure.savefig(path, dpi=90)

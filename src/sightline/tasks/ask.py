@@ -19,7 +19,7 @@ from sightline.lens.given import evaluating
 from sightline.lens.strip import WordStrip
 from sightline.systems.visual7w import Visual7W
 from sightline.tasks.answerer import Answerer, check_known, open_answerer
-from sightline.tasks.questions import ANSWERERS, QuestionError, words_of
+from sightline.tasks.questions import ANSWERERS, QuestionError, star_told, starred, words_of
 
 
 @dataclass(frozen=True)
@@ -124,12 +124,12 @@ def ask(
     answer = tuple(opened.vocabulary.decode(said))
     strip = None
     if network.kind == "attention" and weights is not None:
-        labels = [*words, *(f"→ {word}" for word in answer)]
+        labels = [*starred(words, unknown), *(f"→ {word}" for word in answer)]
         side = round(weights.shape[1] ** 0.5)
         maps = weights[: len(labels)].unflatten(1, (side, -1)).numpy()
         asked = " ".join(question.split())
         title, opens = f"{asked} → {plain_text(answer)}", len(words) if answer else 0  # on the answer's first word
-        about = "; ".join(filter(None, (opened.knows, beside_maps(words))))
+        about = "; ".join(filter(None, (star_told(words, unknown, opened.name), opened.knows, beside_maps(words))))
         strip = WordStrip(photograph, labels, maps, title=title, caption=about, opens=opens)
     pairs = tuple((str(text), cost) for text, cost in zip(choices or (), costs, strict=True))
     shares = tuple(chances[: len(answer)].tolist())

@@ -186,7 +186,7 @@ def caption(image: Any, *, system: Any = None, beam: int = 5) -> Caption:
     shares = tuple(chances[: len(words)].tolist())
     strip = None
     if maps is not None and words:
-        told = f"{opened.name}, beam {beam}"
+        told = f"{opened.name}, beam {beam}; below each word its probability, given those before it"
         strip = WordStrip(photograph, words, maps, shares, title=as_sentence(words), caption=told)
     return Caption(words, shares, score, photograph, strip, opened.name)
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from sightline.data.photographs import open_photograph
 from sightline.lens.given import evaluating
-from sightline.tasks.look import at_size, check_token, like_parameters, usual_model
-from sightline.tasks.methods import GRADIENT_METHODS, MASS, METHODS
+from sightline.tasks.look import at_size, check_token, like_parameters
+from sightline.tasks.methods import GRADIENT_METHODS, MASS, METHODS, usual_model
 from sightline.tasks.vision_model import VisionModel, open_vision_model
 
 LONGEST = 480  # pixels of an animation's longer side

@@ -57,7 +57,7 @@ class Glimpsed:
     @property
     def caption(self) -> str:
         """How the picture was made into a canvas, and how many paths agree."""
-        return f"{self.agreeing} of {self.copies} paths say {self.label}.  The canvas: {self.prepared}."
+        return f"{self.agreeing} of {self.copies} paths say {self.label}. The canvas: {self.prepared}."
 
     def show(self) -> None:
         """Shows the path."""

@@ -15,7 +15,7 @@ from sightline.data.photographs import open_photograph
 from sightline.lens.given import evaluating
 from sightline.lens.sheet import spoken
 from sightline.systems.ps_vit import PSViT
-from sightline.tasks.methods import GRADIENT_METHODS, MASS, check_choice
+from sightline.tasks.methods import GRADIENT_METHODS, MASS, check_choice, usual_model
 from sightline.tasks.vision_model import Prepare, VisionModel, open_vision_model
 
 MOST_ROWS = 1025  # tokens of a picture up to which "threshold" keeps every row, for the page
@@ -196,13 +196,6 @@ def look(
         command=command, score=score, masks=masks, mass=mass,
     )  # fmt: skip
     return replace(made, overlay=_drawn(made))
-
-
-def usual_model() -> str:
-    """The model that looks where none is named: DINO, never told what to look for, where it is bundled, else "vit"."""
-    from sightline.checkpoints import bundled_names
-
-    return "dino" if "dino" in bundled_names() else "vit"
 
 
 def at_size(opened: VisionModel, size: int | None) -> VisionModel:

@@ -1,4 +1,4 @@
-"""The words for ways to read attention; without torch, so that a wrong word is told at once."""
+"""The words for ways to read attention, and whose is read; without torch, so that a wrong word is told at once."""
 
 # methods that need the gradient of the answer; all others only read the forward pass
 GRADIENT_METHODS = ("gradient", "grad_rollout")
@@ -12,3 +12,10 @@ def check_choice(method: str, mass: int | float) -> None:
         raise ValueError(f"method {method!r} is not known; choose one of {', '.join(METHODS)}")
     if not 0 < mass < 1:
         raise ValueError(f"mass {mass} is the share of the attention that a mask holds, between 0 and 1")
+
+
+def usual_model() -> str:
+    """The model that looks where none is named: DINO, never told what to look for, where it is bundled, else "vit"."""
+    from sightline.checkpoints import bundled_names
+
+    return "dino" if "dino" in bundled_names() else "vit"

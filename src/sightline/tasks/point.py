@@ -19,7 +19,7 @@ from sightline.lens.sheet import font_of
 from sightline.lens.strip import WordStrip
 from sightline.systems.visual7w import Visual7WPointing
 from sightline.tasks.answerer import check_known, open_answerer
-from sightline.tasks.questions import QuestionError, undecided, words_of
+from sightline.tasks.questions import QuestionError, star_told, starred, undecided, words_of
 
 CANDIDATES = ("visual7w_pointing",)
 Box = tuple[float, float, float, float]
@@ -127,8 +127,12 @@ def point(image: Any, question: str, *, boxes: Sequence[Sequence[float]] | None 
         side = round(weights.shape[3] ** 0.5)
         drawn = with_scores(photograph, found)
         maps = weights[0, 0].unflatten(1, (side, -1)).numpy()
-        title, told = f"{' '.join(words)}?", "; ".join(filter(None, (opened.knows, _closeness(found), _sameness(maps))))
-        strip = WordStrip(drawn, words, maps, title=title, caption=told, plain=f"box {share_of(found[0][1])}")
+        never = star_told(words, unknown, opened.name)
+        title = " ".join(question.split())
+        read = "" if words == said else f'read as "{" ".join(words)}"'
+        told = (read, never, opened.knows, _closeness(found), _rest(found), _sameness(maps))
+        labels, about = starred(words, unknown), "; ".join(filter(None, told))
+        strip = WordStrip(drawn, labels, maps, title=title, caption=about, plain=f"box {share_of(found[0][1])}")
     asked = " ".join(words)
     return Pointed(tuple(found), asked, boxes is not None, unknown, photograph, strip, opened.name, opened.knows)
 
@@ -176,17 +180,30 @@ def apart(boxes: Tensor, order: Sequence[int], most: int) -> list[int]:
 
 def with_boxes(photograph: Image.Image, boxes: Sequence[Box]) -> Image.Image:
     """Draws boxes into a copy of the picture, a light line with dark edges, enlarged where it is tiny; the line is wide
-    enough for a thumbnail."""
+    enough for a thumbnail, and lies around the box, within it only where the picture ends."""
     drawn = shown_size(photograph.convert("RGB")).copy()
     scale = drawn.width / photograph.width
-    pen, width = ImageDraw.Draw(drawn), max(3, max(drawn.size) // 48)
-    edge = max(1, width // 3)
+    pen, (width, edge) = ImageDraw.Draw(drawn), _line(drawn.size)
     for box in boxes:
-        left, top, right, bottom = (value * scale for value in box)
-        around = (left - edge, top - edge, right + edge, bottom + edge)
-        pen.rectangle(around, outline=(0, 0, 0), width=width + 2 * edge)
-        pen.rectangle((left, top, right, bottom), outline=(255, 236, 64), width=width)
+        _frame(pen, [value * scale for value in box], drawn.size, width, edge, (255, 236, 64))
     return drawn
+
+
+def _line(size: tuple[int, int]) -> tuple[int, int]:
+    """How wide the line around a box is, and each of its dark edges."""
+    width = max(3, max(size) // 40)
+    return width, max(1, width // 3)
+
+
+def _frame(
+    pen: Any, box: Sequence[float], size: tuple[int, int], width: int, edge: int, colour: tuple[int, int, int]
+) -> None:
+    """Draws a line of a width, with dark edges, around a box; where the picture ends, it is moved in."""
+    all_in = width + 2 * edge
+    left, top = (max(0, round(value) - all_in) for value in box[:2])
+    right, bottom = (min(most, round(value) + all_in) - 1 for value, most in zip(box[2:], size, strict=True))
+    pen.rectangle((left, top, right, bottom), outline=(0, 0, 0), width=all_in)
+    pen.rectangle((left + edge, top + edge, right - edge, bottom - edge), outline=colour, width=width)
 
 
 def with_scores(photograph: Image.Image, found: Sequence[tuple[Box, float]]) -> Image.Image:
@@ -196,18 +213,18 @@ def with_scores(photograph: Image.Image, found: Sequence[tuple[Box, float]]) -> 
     """
     base = shown_size(photograph.convert("RGB")).copy()
     scale, pen, wide = base.width / photograph.width, ImageDraw.Draw(base), max(1, max(base.size) // 200)
-    rivals = [one for one in found[: 1 + OTHERS] if one[1] >= RIVAL * found[0][1]]
-    shown = [(_box([value * scale for value in box]), share) for box, share in rivals]
-    for (left, top, right, bottom), _ in shown[1:]:
-        pen.rectangle((left - wide, top - wide, right + wide, bottom + wide), outline=(0, 0, 0), width=3 * wide)
-        pen.rectangle((left, top, right, bottom), outline=(255, 255, 255), width=wide)
+    shown = [(_box([value * scale for value in box]), share) for box, share in _drawn_boxes(found)]
+    for box, _ in shown[1:]:
+        _frame(pen, box, base.size, wide, wide, (255, 255, 255))
     drawn = with_boxes(base, [shown[0][0]])
     pen, font = ImageDraw.Draw(drawn), font_of(max(12, max(drawn.size) // 14), bold=True)
+    width, edge = _line(drawn.size)
+    reach = width + 3 * edge
     for place, ((left, top, _, _), share) in reversed(list(enumerate(shown))):  # the best on top
         told, colour = share_of(share), (255, 236, 64) if place == 0 else (255, 255, 255)
         x = max(0.0, min(left, drawn.width - font.getlength(told)))
-        above = top > 1.6 * font.size  # else there is no room, and it stands within
-        y = top - 0.4 * font.size if above else top + 0.4 * font.size
+        above = top > reach + 1.2 * font.size  # else there is no room, and it stands within
+        y = top - reach if above else max(top, reach) + 0.4 * font.size
         pen.text((x, y), told, font=font, fill=colour, anchor="lb" if above else "lt", stroke_width=3, stroke_fill=0)
     return drawn
 
@@ -222,6 +239,17 @@ def _closeness(found: Sequence[tuple[Box, float]]) -> str:
     if not undecided([share for _, share in found]):
         return ""
     return f"the next best box scores nearly alike, {share_of(found[1][1])}: the choice is weak"
+
+
+def _rest(found: Sequence[tuple[Box, float]]) -> str:
+    """What the caption says of the share that stands beside no drawn box; "" where there is next to none."""
+    left = 1 - sum(share for _, share in _drawn_boxes(found))
+    return f"all other boxes together: {share_of(left)}" if left >= 0.0005 else ""
+
+
+def _drawn_boxes(found: Sequence[tuple[Box, float]]) -> list[tuple[Box, float]]:
+    """The best box and those of its rivals that are drawn beside it."""
+    return [one for one in found[: 1 + OTHERS] if one[1] >= RIVAL * found[0][1]]
 
 
 def _sameness(maps: np.ndarray) -> str:

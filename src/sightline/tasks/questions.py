@@ -43,6 +43,17 @@ def unknown_words(words: Sequence[str], vocabulary: Vocabulary, name: str) -> tu
     return unknown
 
 
+def starred(words: Sequence[str], unknown: Sequence[str]) -> list[str]:
+    """Gives the words as labels of their maps, those that are `unknown` with a star."""
+    return [f"{word}*" if word in unknown else word for word in words]
+
+
+def star_told(words: Sequence[str], unknown: Sequence[str], name: str) -> str:
+    """What a caption says of the stars of `starred`; "" where there are none."""
+    never = [word for word in dict.fromkeys(words) if word in unknown]
+    return f"* never read by {name}: {', '.join(never)}" if never else ""
+
+
 def chosen(candidates: Sequence[str], words: Sequence[str]) -> str:
     """Gives the first of the bundled `candidates` that know most of the `words`; `QuestionError` for none."""
     there = [name for name in candidates if name in bundled_names()]

@@ -48,7 +48,7 @@ class Translation:
 
     `attention` is the alignment: a row for each word of `text`, a column for each word of `source` and the end of the
     sentence; of a Transformer it is the mean, with that of each layer and head in `.heads`. None for a system without
-    attention.
+    attention.  `unknown` lists what of the source the system has never read; it took each for the unknown piece.
     """
 
     text: str
@@ -56,6 +56,7 @@ class Translation:
     score: float
     attention: Alignment | None
     system: str
+    unknown: tuple[str, ...] = ()
 
     def picture(self) -> Image.Image:
         """Draws the alignment; ValueError for a system without attention."""
@@ -149,7 +150,8 @@ def translate_all(
             weights = head_alignments(opened.model, source, target, opened.pieces)
             attention = in_words(weights, target, source, opened.pieces)
         spoken = opened.pieces.decode(target)
-        written.append(Translation(spoken, " ".join(text.split()), score, attention, opened.name))
+        never = opened.pieces.unknown_in(text) if opened.pieces.unknown in source else ()
+        written.append(Translation(spoken, " ".join(text.split()), score, attention, opened.name, never))
     return written
 
 
