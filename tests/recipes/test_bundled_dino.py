@@ -47,15 +47,16 @@ def test_its_features_are_measured_beside_chance_weights_and_labels() -> None:
             card["control"]["supervised"]["parts"],
         )
     )
-    assert list(learned) == list(drawn) == list(told) == ["world", "cifar10", "tiny_imagenet"]
+    assert list(learned) == list(drawn) == list(told) == ["cifar10", "tiny_imagenet", "world"]
     for name, part in learned.items():
         for other in (drawn[name], told[name]):
             assert (part["pictures"], part["known"]) == (other["pictures"], other["known"])
-    assert learned["world"]["knn"] > drawn["world"]["knn"]
-    assert card["control"]["supervised"]["passes"] == card["first"]["passes"] + card["passes"]
+        assert learned[name]["knn"] > drawn[name]["knn"] + 0.06
+        assert learned[name]["linear"] > drawn[name]["linear"] + 0.07
+    assert card["control"]["supervised"]["passes"] == pytest.approx(card["passes"], rel=1e-3)
 
 
-@pytest.mark.xfail(strict=True, reason="the floor is not reached: +7.5 on scenes, -0.1 CIFAR-10, +2.3 Tiny ImageNet")
+@pytest.mark.xfail(strict=True, reason="the floor is not reached: +9.0 CIFAR-10, +7.3 Tiny ImageNet, +6.6 on scenes")
 def test_its_features_are_ten_points_above_chance_weights() -> None:
     card = bundled_card("dino")
     drawn = {part["classes"]: part for part in card["control"]["random"]["parts"]}
