@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sightline.checkpoints.bundled import bundled_folder
+from sightline.checkpoints.bundled import bundled, bundled_folder
 from sightline.cli.look import parse_bytes, parse_head, parse_query
 from sightline.cli.main import run
 from sightline.data.photographs import sample_photographs
@@ -145,7 +145,7 @@ def test_a_layer_that_there_is_not_is_told_before_any_model_is_opened(
     given = {None: [], "tiny": ["-m", str(tiny_vit)]}.get(name, ["-m", str(name)])
     for layer in ("12", "-12"):
         assert run(["look", "cat.jpg", *given, "--layer", layer]) == 2
-        last = {"vit": 5, "tiny": 1}.get(str(name), 3)
+        last = 1 if name == "tiny" else len(bundled("vit" if name == "vit" else "dino").layers) - 1
         told = f"sightline: --layer {layer}: layers 0 to {last} look at the picture; -1 is the last\n"
         assert capsys.readouterr().err == told
 

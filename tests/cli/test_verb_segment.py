@@ -142,7 +142,7 @@ def test_bad_input_is_told_in_one_line_and_the_rest_is_done(
     told = json.loads(said.out)
     assert len(told["results"]) == 1
     assert {Path(one["image"]).name for one in told["failures"]} == {"bad.jpg", "none.jpg", "strip.png"}
-    assert said.err.count("a picture of 9000 x 10 would become 57600 x 64") == 1
+    assert said.err.count("strip.png: has 9000 x 10 pixels, one side more than 20 times the other") == 1
     assert said.err.count("\n") == 3
 
 

@@ -278,7 +278,12 @@ def test_what_a_header_tells_is_told_alike_without_decoding(tmp_path: Path, name
     with mock.patch.object(ImageFile.ImageFile, "load", side_effect=AssertionError("decoded")), late:
         check_photograph(path)
     with told:
-        check_photograph(path, whole=True)
+        check_photograph(path, most=10**9)
+
+
+def test_pictures_up_to_a_size_are_decoded_and_counted(tmp_path: Path) -> None:
+    halves((640, 480)).save(tmp_path / "a.jpg")
+    assert [check_photograph(tmp_path / "a.jpg", most) for most in (0, 307_199, 307_200)] == [0, 0, 307_200]
 
 
 def test_a_header_is_checked_without_decoding(tmp_path: Path) -> None:

@@ -186,11 +186,9 @@ def test_pictures_stay_in_memory_while_there_is_room(tmp_path: Path, monkeypatch
 
 def test_collections_need_pictures_and_colours(tmp_path: Path) -> None:
     some = [(tmp_path / "a.jpg", tmp_path / "a.png")]
-    for classes, colours in ((("a",), 1), (("a", "b"), 3)):
-        with pytest.raises(ValueError, match="expected two classes or more and a colour for each"):
-            PixelFiles(some, classes, bit_palette(colours))
-    with pytest.raises(ValueError, match="expected at least one pair"):
-        PixelFiles([], ("a", "b"), bit_palette(2))
+    for pairs, classes, colours in (([], ("a", "b"), 2), (some, ("a",), 1), (some, ("a", "b"), 3)):
+        with pytest.raises(ValueError, match="expected at least one picture, two classes and a colour for each"):
+            PixelFiles(pairs, classes, bit_palette(colours))
     (tmp_path / "images" / "train").mkdir(parents=True)
     (tmp_path / "labels" / "train").mkdir(parents=True)
     with pytest.raises(ValueError, match="no photographs here"):

@@ -62,6 +62,7 @@ def test_strange_characters_are_unknown_and_decoding_leaves_special_pieces_out(p
     assert pieces.unknown in numbers
     assert pieces.unknown_in("漢 Mann漢字, man’s  Hund") == ("漢", "字")
     assert pieces.unknown_in("Ein Mann") == ()
+    assert pieces.unknown_in("Hu\u0308\u0327nd") in (("ü", "\u0327"), ("\u0327",), ("ü\u0327",))  # never "u" alone
     assert pieces.decode([1, *numbers, 2, *pieces.encode("Hund")]).strip() == "Mann"
 
 

@@ -34,6 +34,12 @@ def test_every_class_occurs_and_the_ground_is_most_of_it():
     assert len(PALETTE) == len(CLASSES) == len({tuple(colour) for colour in PALETTE.tolist()})
 
 
+def test_what_is_given_cannot_be_written_to():
+    for given in (WorldPixels("10").image(0), WorldPixels("10").labels(0)):
+        with pytest.raises(ValueError, match="read-only"):
+            given[:] = 0
+
+
 def test_val_has_other_scenes():
     train, val = open_segmented("world:200"), open_segmented("world:200", "val")
     assert (len(train), len(val)) == (200, 20)

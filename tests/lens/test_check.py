@@ -4,13 +4,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from sightline.lens.check import Curves, deletion_insertion, mask_effect
 from sightline.lens.judge import filled
-from sightline.lens.regions import centre_map, heat_on, highest, moved
+from sightline.lens.regions import centre_map, first, heat_on, highest, moved, ordered
 
 HEIGHT, WIDTH = 24, 36
 BOX = (slice(2, 8), slice(24, 33))  # rows, columns: off centre
@@ -209,6 +210,27 @@ def test_blur_keeps_a_flat_picture_and_flattens_detail() -> None:
     assert torch.allclose(filled(flat, "blur"), flat, atol=1e-5)
     checks = (torch.arange(30)[:, None] + torch.arange(50)[None]).remainder(2).float().expand(1, 3, 30, 50)
     assert filled(checks, "blur").std() < 0.02
+
+
+def test_pixels_that_differ_by_rounding_alone_are_taken_in_reading_order() -> None:
+    """A map enlarged on another processor differs in its last bits, and is cut at the same pixels."""
+    heat = F.interpolate(torch.rand(1, 1, 4, 4, generator=torch.Generator().manual_seed(3)), (32, 32), mode="bilinear")
+    heat, cuts = heat[0, 0], (100, 300, 352, 700)
+    for seed in range(8):
+        bits = torch.randint(-1, 2, heat.shape, generator=torch.Generator().manual_seed(seed))
+        other = heat * (1 + 1.2e-7 * bits)
+        assert all(torch.equal(first(other, cut), first(heat, cut)) for cut in cuts)
+
+
+def test_the_order_of_pixels_holds_below_an_outlier_and_in_every_type() -> None:
+    heat = torch.rand(64, 64, generator=torch.Generator().manual_seed(0))
+    heat[5, 5] = 2e4
+    chosen = first(heat, 400)
+    assert chosen[5, 5]
+    assert float(heat[chosen].min()) >= float(heat[~chosen].max()) * (1 - 2**-12)
+    assert ordered(torch.tensor([-6e4, 0.0, 6e4, 1.0], dtype=torch.float16)).tolist() == [2, 3, 1, 0]
+    assert ordered(torch.tensor([3, 7, 7, -2])).tolist() == [1, 2, 0, 3]
+    assert ordered(torch.ones(2, 5)).tolist() == [[0, 1, 2, 3, 4]] * 2
 
 
 def test_regions() -> None:

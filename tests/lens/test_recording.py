@@ -1,5 +1,7 @@
 """A recording end to end: what can be made of ViT, SigLIP, Swin and BART, beside eager references of a few lines."""
 
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -291,7 +293,44 @@ def test_gradients_must_be_asked_for() -> None:
             make(out.logits[0, 0])
 
 
-def test_one_record_serves_several_blocks_and_threads() -> None:
+def test_threads_that_share_a_record_do_not_end_each_others_blocks() -> None:
+    model, both = vit(), threading.Barrier(2, timeout=60)
+    watch = sightline.record(model, queries=0)
+
+    def first_to_enter(entered: threading.Event, seen: list[Recording]) -> None:
+        with watch as found:
+            entered.set()
+            both.wait()  # the other block has begun
+            model(PIXELS)
+        seen.append(found)
+        both.wait()  # and ends after this one
+
+    entered, seen = threading.Event(), []
+    other = threading.Thread(target=first_to_enter, args=(entered, seen))
+    other.start()
+    entered.wait(60)
+    with watch as mine:
+        both.wait()
+        both.wait()
+        model(PIXELS)
+    other.join(60)
+    assert len(seen[0]) == len(mine) == 3
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_a_block_that_could_not_begin_leaves_the_one_around_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = vit()
+    watch = sightline.record(model, queries=0)
+    with watch as outer:
+        with monkeypatch.context() as broken:
+            broken.setattr(sys.modules["sightline.lens.record"], "attach", lambda *given: 1 / 0)
+            with pytest.raises(ZeroDivisionError), watch:
+                pytest.fail("began")
+        model(PIXELS)
+    assert len(outer) == 3
+
+
+def test_one_record_serves_several_blocks() -> None:
     model, seen = vit(), []
     watch = sightline.record(model, queries=0)
     for pixels in (PIXELS, 2 * PIXELS):

@@ -81,6 +81,9 @@ def test_a_tiny_run_learns(scenes: str, tmp_path: Path, system: str, decoder_dep
     assert len(card["palette"]) == 4
     assert card["image_size"] == [64, 64]
     assert evaluate(run / "weights", scenes) == found
+    with pytest.raises(ValueError, match=r"4 classes \(wall, floor, disc …\) were learned, the data has 7 classes"):
+        evaluate(run / "weights", "world:10")
+    assert not (run / "weights" / "README.md").exists()
     with Image.open(run / "samples.png") as picture:
         assert picture.width > 900
 

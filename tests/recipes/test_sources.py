@@ -64,6 +64,8 @@ def test_what_may_be_there_passes_and_what_is_not_there_is_told(system: str, dat
         ("vit", "world:10+nosuch:x", "data 'nosuch:x': expected"),
         ("visual7w_pointing", "daquar:x", "for visual7w_pointing, KIND one of scenes"),
         ("dino", "world:many", "data world:many: expected the number of scenes, 10 or more"),
+        ("vit", "world:٣٠", "data world:٣٠: expected the number of scenes"),
+        ("vit", "world:10#x", "data world:10#x: expected the number of scenes"),
         ("segmenter", "world:5", "data world:5: expected the number of scenes, 10 or more"),
         ("segmenter", "8*camvid:x", "data '8\\*camvid:x': expected"),
     ],

@@ -13,7 +13,7 @@ from sightline.cli.console import print_json, tracked
 from sightline.cli.failures import Failures, exit_with, report, report_once, say, say_counts, told_failures
 from sightline.cli.outputs import OutputFolder, replaced_files, tell_replaced
 
-JUDGED = 4 * 2**20  # bytes of pictures
+JUDGED = 32_000_000  # pixels of pictures
 MOST_REMARKS = 5  # lines on a terminal
 Told = dict[str, Any]  # what --json prints of one picture
 Result = TypeVar("Result")
@@ -23,7 +23,7 @@ def gather(images: list[str], sample: bool = False) -> tuple[list[Path], Failure
     """All photographs that the arguments name, each once, and what named none or cannot be one; the rest goes on.
 
     Files and their headers are judged, and what is wrong is reported, before a model is opened for them; the first
-    `JUDGED` bytes of pictures whole, since to decode these takes less time than to open a model.  `sample` puts the
+    `JUDGED` pixels whole, since to decode these takes less time than to open a model.  `sample` puts the
     photographs that come with sightline first.
     """
     from sightline.data.photographs import PhotographError, check_photograph, find_photographs, sample_photographs
@@ -35,12 +35,11 @@ def gather(images: list[str], sample: bool = False) -> tuple[list[Path], Failure
             found.update(dict.fromkeys(find_photographs([given])))
         except PhotographError as error:
             report(failures, given, error)
-    usable, read = [], 0
+    usable, left = [], JUDGED
     for picture in found:
         try:
-            read += picture.stat().st_size
-            check_photograph(picture, whole=read <= JUDGED)
-        except (PhotographError, OSError) as error:
+            left -= check_photograph(picture, left)
+        except PhotographError as error:
             report(failures, str(picture), error)
         else:
             usable.append(picture)

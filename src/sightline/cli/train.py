@@ -76,7 +76,8 @@ def train(
     folder = run_recipe(system, data, out=out, resume=resume, tiny=tiny, **overrides)
     if is_first():
         typer.echo(_result(folder))
-        typer.echo(f"The run is in {folder}; look through it with `sightline {_shown_by(folder)} {folder}`.")
+        shown = _shown_by(folder)
+        typer.echo(f"The run is in {folder}{f'; look through it with `sightline {shown} {folder}`' if shown else ''}.")
 
 
 def evaluate(
@@ -129,10 +130,12 @@ def _check_run(
 
 
 def _shown_by(folder: Path) -> str:
-    """The verb, and the words before the name of the weights, that shows what a run has learned."""
+    """The verb, and the words before the name of the weights, that shows what a run has learned; "" for a control."""
     from sightline.recipes.known import home_of
 
     system = json.loads((folder / "run.json").read_text("utf-8"))["system"]
+    if system.endswith("_control"):  # a network of another kind, which no verb opens
+        return ""
     try:
         return _SHOWN.get(system) or _SHOWN.get(home_of(system, "open_data"), _SHOWN["pictures"])
     except (OSError, LookupError):  # the package's own source is not at hand
@@ -143,7 +146,10 @@ def _result(folder: Path) -> str:
     """The figures of a run in one line; what they consist of is in its metrics.json."""
     measured = json.loads((folder / "metrics.json").read_text("utf-8"))["measured"]
     single = [f"{name} {_written(value)}" for name, value in measured.items() if isinstance(value, int | float)]
-    return f"Measured on what was held out: {', '.join(single)}."
+    blind = measured.get("blind")  # what a pixel's place alone tells
+    beside = [f"{name} {_written(value)}" for name, value in blind.items()] if isinstance(blind, dict) else []
+    told = f" (blind: {', '.join(beside)})" if beside else ""
+    return f"Measured on what was held out: {', '.join(single)}{told}."
 
 
 def _check_measured(folder: Path, data: str) -> None:

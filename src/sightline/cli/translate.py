@@ -236,7 +236,7 @@ def _tell_unknown(path: Path, done: list[dict[str, Any]], name: str) -> None:
 
 
 def _never(name: str, unknown: Iterable[str]) -> str:
-    parts = list(unknown)
+    parts = [part if part.isprintable() else ascii(part) for part in unknown]
     return f"{name} has never read {' '.join(parts[:20])}{' …' if parts[20:] else ''} and takes each for unknown"
 
 

@@ -93,13 +93,14 @@ def open_photograph(source: Any) -> Image.Image:
     )
 
 
-def check_photograph(path: str | os.PathLike[str], whole: bool = False) -> None:
-    """Raises `PhotographError` as `open_photograph` does, for what file and header tell: no pixel is decoded.
+def check_photograph(path: str | os.PathLike[str], most: int = 0) -> int:
+    """Raises `PhotographError` as `open_photograph` does, for what file and header tell, and what decoding tells.
 
-    It is also raised for a picture whose sides differ so much that nothing could be seen on it.  `whole` decodes the
-    pixels too, of a JPEG at an eighth of its size, and finds what is cut off or broken behind the header.
+    It is also raised for a picture whose sides differ so much that nothing could be seen on it.  A picture of `most`
+    pixels or fewer is decoded, a JPEG at an eighth of its size, which finds what is cut off or broken behind the
+    header.  Returns the number of pixels so decoded, 0 for a larger one.
     """
-    _open_file(os.fspath(path), partial(_check, whole=whole))
+    return _open_file(os.fspath(path), partial(_check, most=most))
 
 
 def find_photographs(paths: "Iterable[str | os.PathLike[str]] | str | os.PathLike[str]") -> list[Path]:
@@ -222,7 +223,7 @@ def _decode(stream: io.BufferedIOBase, shown: str) -> Image.Image:
         return _upright_rgb(image, shown)
 
 
-def _check(stream: io.BufferedIOBase, shown: str, whole: bool) -> None:
+def _check(stream: io.BufferedIOBase, shown: str, most: int) -> int:
     with _in_one_line(stream, shown):
         image = _header(stream, shown)
         width, height = image.size
@@ -231,9 +232,11 @@ def _check(stream: io.BufferedIOBase, shown: str, whole: bool) -> None:
                 f"{shown}: has {width} x {height} pixels, one side more than {LONGEST} times the other: nothing could "
                 "be seen on it; cut out a piece"
             )
-        if whole:
-            image.draft(None, (1, 1))
-            image.load()
+        if width * height > most:
+            return 0
+        image.draft(None, (1, 1))
+        image.load()
+        return width * height
 
 
 def _header(stream: io.BufferedIOBase, shown: str) -> Image.Image:

@@ -1,9 +1,9 @@
 """Pictures whose every pixel has a class: what the readers of segmentation data have in common."""
 
 import zlib
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -16,38 +16,30 @@ Colours = UInt8[np.ndarray, "classes 3"]
 ROOM = 1 << 29  # bytes of opened pictures that a collection keeps
 
 
-class PixelLabels(ABC):
-    """A collection of pictures with a class for each pixel: names and a colour (0..255) for each class.
+@runtime_checkable
+class PixelLabels(Protocol):
+    """A collection of pictures with a class for each pixel: names and a colour (0..255) for each class."""
 
-    Raises ValueError for fewer than two classes, and for a palette that does not fit.
-    """
+    classes: tuple[str, ...]
+    palette: Colours
 
-    def __init__(self, classes: Sequence[str], palette: Colours) -> None:
-        if len(classes) != len(palette) or len(classes) < 2:
-            raise ValueError(
-                f"expected two classes or more and a colour for each, given {len(classes)} and {len(palette)}"
-            )
-        self.classes, self.palette = tuple(classes), palette
-
-    @abstractmethod
     def __len__(self) -> int: ...
 
-    @abstractmethod
     def image(self, index: int) -> UInt8[np.ndarray, "height width 3"]:
         """Gives a picture."""
 
-    @abstractmethod
     def labels(self, index: int) -> UInt8[np.ndarray, "height width"]:
         """Gives the class number of each of its pixels, 255 for void."""
 
 
-class PixelFiles(PixelLabels):
+class PixelFiles:
     """Holds pairs of a photograph and a picture of class numbers, opened when asked for.
 
     What was opened stays in memory while there is room (`ROOM`), so that small collections are decoded once.
     `pairs` are (photograph, labels) files of equal size, `classes` the names, `palette` a colour for each.  `table`
     translates the numbers in the files to class numbers; others are void (255).  Without it, numbers below the count
-    of classes stay and all others are void.  Raises ValueError for no pairs and what `PixelLabels` raises.
+    of classes stay and all others are void.  Raises ValueError for no pairs, fewer than two classes, or a palette that
+    does not fit.
     """
 
     def __init__(
@@ -57,10 +49,12 @@ class PixelFiles(PixelLabels):
         palette: Colours,
         table: Mapping[int, int] | None = None,
     ) -> None:
-        super().__init__(classes, palette)
-        if not pairs:
-            raise ValueError("expected at least one pair of a photograph and its class numbers, given none")
-        self.pairs = list(pairs)
+        if not pairs or len(classes) != len(palette) or len(classes) < 2:
+            raise ValueError(
+                f"expected at least one picture, two classes and a colour for each, given {len(pairs)} pictures, "
+                f"{len(classes)} classes and {len(palette)} colours"
+            )
+        self.pairs, self.classes, self.palette = list(pairs), tuple(classes), palette
         known = {number: number for number in range(len(classes))} if table is None else dict(table)
         self._table = np.full(256, VOID, dtype=np.uint8)
         for number, name in known.items():

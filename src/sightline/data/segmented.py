@@ -23,8 +23,7 @@ def open_segmented(spec: str, split: str = "train") -> PixelLabels:
     """Opens `KIND:PATH` with KIND one of camvid, cityscapes, ade20k, voc, context, or `world:COUNT`.
 
     `camvid:` also reads pictures of one's own in the same plain layout (see `open_camvid`), `world:` draws so many
-    scenes (`sightline.data.world_pixels`).  Raises ValueError for an
-    unknown kind, and what the readers raise.
+    scenes (`sightline.data.world_pixels`).  Raises ValueError for an unknown kind, and what the readers raise.
     """
     kind, colon, path = spec.partition(":")
     if not colon or kind not in KINDS or not path:

@@ -5,6 +5,7 @@ marks are pieces of their own, so that decoding gives the sentence back as it wa
 """
 
 import os
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -79,6 +80,7 @@ class Subwords:
 
     def unknown_in(self, text: str) -> tuple[str, ...]:
         """Lists what of a sentence is in no piece, each once: characters that were never read."""
+        text = unicodedata.normalize("NFC", text)  # else an offset may name a letter apart from its accent
         encoding = self.tokenizer.encode(text, add_special_tokens=False)
         parts = zip(encoding.ids, encoding.offsets, strict=True)
         return tuple(dict.fromkeys(text[first:last] for number, (first, last) in parts if number == self.unknown))

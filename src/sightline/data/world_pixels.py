@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 from jaxtyping import UInt8
 
-from sightline.data.pixel_labels import PixelLabels, from_hex
+from sightline.data.pixel_labels import from_hex
 from sightline.data.scenes import Scenes
 from sightline.data.scenes.graph import MATERIALS, SHAPES
 from sightline.data.world_pictures import BLOCK, count_of
@@ -20,7 +20,7 @@ CLASSES = (GROUND, *(f"{material} {shape}" for material, shape in KINDS))
 PALETTE = from_hex("404048 e07040 d0b030 50a050 4090d0 8060c0 d060a0")
 
 
-class WorldPixels(PixelLabels):
+class WorldPixels:
     """Draws COUNT scenes in `split` "train" and a tenth of that (at least 10) in "val", which are others.
 
     `image(i)` is scene i as (64, 64, 3) bytes, `labels(i)` the class of what fills most of each pixel.  Scenes are
@@ -29,7 +29,7 @@ class WorldPixels(PixelLabels):
     """
 
     def __init__(self, count: str, split: str = "train") -> None:
-        super().__init__(CLASSES, PALETTE)
+        self.classes, self.palette = CLASSES, PALETTE
         self.scenes = Scenes(split=split, size=SIDE, count=count_of(count, split))
 
     def __len__(self) -> int:
@@ -59,4 +59,6 @@ def _block(split: str, block: int) -> tuple[np.ndarray, np.ndarray]:
         things = scenes.scene(first + place).things
         classes = [0, *(1 + KINDS.index((thing.material, thing.shape)) for thing in things)]
         labels[place] = np.array(classes, dtype=np.uint8)[views.owner[place].numpy() + 1]
-    return views.images.permute(0, 2, 3, 1).contiguous().numpy(), labels
+    images = views.images.permute(0, 2, 3, 1).contiguous().numpy()
+    images.flags.writeable = labels.flags.writeable = False  # they are everybody's
+    return images, labels

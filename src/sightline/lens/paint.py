@@ -180,7 +180,7 @@ def blend(
 def outline(picture: Image.Image, region: np.ndarray, colour: tuple[int, int, int] = (255, 255, 255)) -> None:
     """Draws the region's border into the picture: a light line within a dark one, readable on anything."""
     inside = Image.fromarray(region.astype(np.uint8) * 255)
-    width = 1 + 2 * round(max(picture.size) / 640)
+    width = 1 + 2 * max(1, round(max(picture.size) / 640))
     for reach, ink, strength in ((width + 2, (0, 0, 0), 0.55), (width, colour, 1.0)):
         grown = np.asarray(inside.filter(ImageFilter.MaxFilter(reach))) > 0
         border = Image.fromarray(((grown & ~region) * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(0.6))

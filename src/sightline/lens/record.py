@@ -64,15 +64,20 @@ def record(
 
 
 class _Recorder(threading.local, AbstractContextManager):
-    """Begins a recording at each `with`; threads that share one do not end each other's."""
+    """Begins a recording at each `with`; threads that share one do not end each other's.
+
+    Within a thread blocks end in the opposite order of their beginnings: tasks of asyncio need a `record` each.
+    """
 
     def __init__(self, begin: Callable[[], AbstractContextManager[Recording]]) -> None:
         self._begin = begin
         self._open: list[AbstractContextManager[Recording]] = []
 
     def __enter__(self) -> Recording:
-        self._open.append(self._begin())
-        return self._open[-1].__enter__()
+        begun = self._begin()
+        recording = begun.__enter__()
+        self._open.append(begun)
+        return recording
 
     def __exit__(self, *error: Any) -> bool | None:
         return self._open.pop().__exit__(*error)

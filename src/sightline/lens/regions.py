@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Real
 from torch import Tensor
 
 
@@ -35,15 +35,14 @@ def first(heat: Float[Tensor, "h w"], count: int) -> Bool[Tensor, "h w"]:
     return mask.view_as(heat)
 
 
-def ordered(heat: Float[Tensor, "*maps pixels"]) -> Int[Tensor, "*maps pixels"]:
-    """Pixels of each map from the highest to the lowest, those of one 16,384th of its range in reading order.
+def ordered(heat: Real[Tensor, "*maps pixels"]) -> Int[Tensor, "*maps pixels"]:
+    """Pixels of each map from the highest to the lowest; those that agree in 14 binary digits in reading order.
 
-    Enlarging a map repeats its border, and each processor rounds those equal pixels in its own way: without the steps
-    the same map would be cut at other pixels on a GPU than on a CPU.
+    Enlarging a map repeats its border, and each processor rounds those equal pixels in its own way: without this the
+    same map would be cut at other pixels on a GPU than on a CPU.
     """
-    low, high = heat.amin(-1, keepdim=True), heat.amax(-1, keepdim=True)
-    steps = ((heat - low) / (high - low).clamp(min=torch.finfo(heat.dtype).tiny) * 2**14).round()
-    return steps.argsort(dim=-1, descending=True, stable=True)
+    digits, exponent = heat.float().frexp()
+    return (digits * 2**14).round().ldexp(exponent).argsort(dim=-1, descending=True, stable=True)
 
 
 def moved(maps: Tensor, count: int, seed: int) -> list[Tensor]:

@@ -22,6 +22,9 @@ class Check:
         """The mask effect in one line: scores, controls and the verdict."""
         return self.effect.summary()
 
+    def __str__(self) -> str:
+        return f"{self.effect.summary()}\n{self.curves.summary()}"
+
     @property
     def verdict(self) -> str:
         """The mask effect's verdict in words that claim no more than was measured."""

@@ -24,6 +24,7 @@ def write_results(folder: Path, plan: dict[str, Any], recipe_file: Any, recipe: 
     """Measures the kept network and writes it with its card, `metrics.json`, `curves.png` and `samples.png`."""
     settings, weights = plan["settings"], folder / "weights"
     recipe.kept.save_pretrained(weights)
+    (weights / "README.md").unlink(missing_ok=True)  # huggingface_hub's: it says that these were pushed to the Hub
     if hasattr(recipe_file, "save_beside"):
         recipe_file.save_beside(recipe, weights)
     figures = {

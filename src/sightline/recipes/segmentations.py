@@ -69,7 +69,10 @@ def measure(recipe: Any, data: PixelLabels) -> dict[str, Any]:
 
     The control, "blind", says at each place what is most common there among these very labels, and sees no picture.
     With `settings.multi_scale`, "multi_scale" has the figures of the probabilities' mean over `SCALES`, mirrored too.
+    Raises ValueError for data of other classes than were learned.
     """
+    if recipe.classes != data.classes:
+        raise ValueError(f"{_named(recipe.classes)} were learned, the data has {_named(data.classes)}")
     recipe.kept.eval()
     views: dict[str, Any] = {"single": {}}
     if recipe.settings.multi_scale:
@@ -86,6 +89,10 @@ def measure(recipe: Any, data: PixelLabels) -> dict[str, Any]:
     whole = {"miou": blind.mean_iou(), "pixel_accuracy": blind.pixel_accuracy()}
     figures = {name: confusion.figures(data.classes) for name, confusion in seen.items()}
     return {"pictures": len(data), **figures.pop("single"), "blind": whole, **figures}
+
+
+def _named(classes: tuple[str, ...]) -> str:
+    return f"{len(classes)} classes ({', '.join(classes[:3])} …)"
 
 
 def describe(recipe: Any, data: PixelLabels) -> dict[str, Any]:
@@ -123,7 +130,8 @@ def draw_samples(recipe: Any, data: PixelLabels, path: Path, count: int = 6) -> 
         for axis, shown in zip(row, (image, colours[said], colours[data.labels(int(index))]), strict=True):
             axis.imshow(shown)
             axis.axis("off")
-    for axis, title in zip(axes[0], ("photograph", "said", "truth (black: void)"), strict=True):
+    void = any((data.labels(int(index)) >= len(recipe.palette)).any() for index in chosen)
+    for axis, title in zip(axes[0], ("picture", "said", f"truth{' (black: void)' if void else ''}"), strict=True):
         axis.set_title(title)
     named = zip(recipe.palette, recipe.classes, strict=True)
     handles = [Patch(color=colour / 255, label=name) for colour, name in named][:24]

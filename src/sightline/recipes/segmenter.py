@@ -1,7 +1,8 @@
 """Trains Segmenter from scratch, or from weights of one's own (`init=`): a class for every pixel.
 
 data      any collection of `sightline.data.segmented`
-system    systems/segmenter.py, small by default: windows of 256 x 320 pixels, patches of 16, 6 layers of 192
+system    systems/segmenter.py, small by default: windows of 256 x 320 pixels, patches of 16, 6 layers of 192; for the
+          generated world windows of 64 x 64, patches of 8
 objective cross-entropy of labelled pixels
 augment   scale 0.5 to 2, crop, mirror, colours
 schedule  AdamW, short linear warm-up, then the paper's polynomial of power 0.9.  The paper's SGD suits encoders that
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from sightline.data.pixel_labels import PixelLabels
+from sightline.data.world_pixels import SIDE, WorldPixels
 from sightline.metrics.segmentation import Confusion
 from sightline.recipes import augment, segmentations
 from sightline.recipes.averaged import averaged
@@ -59,6 +61,8 @@ TINY_SYSTEM = {"image_size": (64, 64), "patch": 8, "dim": 48, "depth": 2, "heads
 def build(data: PixelLabels | None, **sizes: Any) -> Segmenter:
     """Builds the system with this recipe's sizes where none are given, and as many classes as the data has."""
     usual: dict[str, Any] = {"image_size": (256, 320), "patch": 16, "dim": 192, "depth": 6, "heads": 3}
+    if isinstance(data, WorldPixels):
+        usual |= {"image_size": (SIDE, SIDE), "patch": 8}
     return Segmenter(**usual | sizes_for(data, sizes))
 
 

@@ -53,8 +53,8 @@ def check_source(system: str, data: str) -> None:
 
 def _check_place(kind: str, path: str) -> None:
     if kind in _COUNTED:
-        count, least = path.partition("#")[0], _COUNTED[kind]
-        if not count.isdecimal() or int(count) < least:
+        count, least = path.partition("#")[0] if kind == "scenes" else path, _COUNTED[kind]
+        if not (count.isascii() and count.isdecimal()) or int(count) < least:
             raise TrainingError(f"data {kind}:{path}: expected the number of scenes, {least} or more: {kind}:3000")
         return
     for place in [] if kind in _NAMED else _places(kind, path):

@@ -315,7 +315,7 @@ def describe(heat: Tensor) -> str:
     where = _region((row + 0.5) / heat.shape[0], (column + 0.5) / heat.shape[1])
     if share < 1.5 * even:
         return f"Attention is spread almost evenly: its top {even:.0%} of cells holds {share:.0%} of it."
-    return f"Attention is strongest {where}: {even:.0%} of the picture holds {share:.0%} of it."
+    return f"Attention is strongest {where}. The most looked-at {even:.0%} of the picture holds {share:.0%} of it."
 
 
 def describe_masks(masks: Tensor, mass: int | float) -> str:

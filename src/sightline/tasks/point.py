@@ -202,6 +202,7 @@ def _frame(
     all_in = width + 2 * edge
     left, top = (max(0, round(value) - all_in) for value in box[:2])
     right, bottom = (min(most, round(value) + all_in) - 1 for value, most in zip(box[2:], size, strict=True))
+    right, bottom = max(right, left + 2 * edge), max(bottom, top + 2 * edge)  # of a box outside the picture, a dot
     pen.rectangle((left, top, right, bottom), outline=(0, 0, 0), width=all_in)
     pen.rectangle((left + edge, top + edge, right - edge, bottom - edge), outline=colour, width=width)
 
