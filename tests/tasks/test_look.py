@@ -45,6 +45,7 @@ def test_raw_is_the_class_row_of_eager_attention(save_tiny: Save) -> None:
         assert torch.allclose(mean.heat.flatten(), layers[layer][0, :, 0, 1:].mean(0), atol=1e-5)
         patch = look(CAT, model=opened, method="raw", layer=layer, head=2, query=(1, 3))
         assert torch.allclose(patch.heat.flatten(), layers[layer][0, 2, 1 + 7, 1:], atol=1e-5)
+        assert (mean.part, patch.part) == (f"layer {layer}", f"layer {layer}, head 2")
 
 
 def test_rollout_is_that_of_eager_attention(save_tiny: Save) -> None:

@@ -29,7 +29,7 @@ class Look:
     model was shown; ``labels`` its best classes with probabilities, best first (None where it does not
     classify); ``check`` what masking the map did to the answer (None unless asked for); ``recording``
     everything that was recorded; ``masks`` (heads, h, w) the cells that hold ``mass`` of each head's attention
-    (None for methods other than "threshold").
+    (None for methods other than "threshold"); ``part`` the layer and the head, where they were chosen.
     """
 
     heat: Tensor
@@ -46,6 +46,7 @@ class Look:
     score: Tensor | None = None
     masks: Tensor | None = None
     mass: int | float = MASS
+    part: str = ""
 
     @property
     def sentence(self) -> str:
@@ -193,7 +194,7 @@ def look(
     made = Look(
         heat=heat, image=seen_image, overlay=seen_image, recording=seen, model=opened.name, method=method,
         labels=best_labels(logits, opened.names), check=seen.checked.get(0), note=opened.note, title=title,
-        command=command, score=score, masks=masks, mass=mass,
+        command=command, score=score, masks=masks, mass=mass, part=_part(layer, head),
     )  # fmt: skip
     return replace(made, overlay=_drawn(made))
 
@@ -217,10 +218,16 @@ def head_masks(seen: Any, layer: int, query: Any, mass: int | float) -> Tensor:
     return highest(torch.stack(heads).float().cpu(), mass=mass)
 
 
+def _part(layer: int, head: str | int) -> str:
+    """The layer and the head that were chosen, in words; "" for the last layer and the mean of its heads."""
+    chosen = (f"layer {layer}" if layer != -1 else "", "" if head == "mean" else f"head {head}")
+    return ", ".join(filter(None, chosen))
+
+
 def _drawn(made: Look) -> Image.Image:
     from sightline.lens import view
 
-    title = f"{made.title} · {made.model} · {made.method}"
+    title = " · ".join(filter(None, (made.title, made.model, made.method, made.part)))
     note = f"The check: {made.check.verdict}." if made.check else "sightline look --check measures its effect."
     if made.masks is None:
         return view.overlay(made.image, made.heat, title=title, caption=describe(made.heat), note=note)
