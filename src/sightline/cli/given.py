@@ -32,18 +32,26 @@ def learned_from(system: str) -> str:
     return str(bundled_card(system)["data"]) if system in bundled_names() else ""
 
 
+def weights_folder(name: str) -> Path | None:
+    """The folder of weights that a run's folder, a folder of weights or a bundled name stands for; a folder comes
+    first.  None for other names."""
+    folder = Path(name)
+    if folder.is_dir():
+        return folder / "weights" if (folder / "weights").is_dir() else folder
+    from sightline.checkpoints.bundled import bundled_folder, bundled_names
+
+    return bundled_folder(name) if name in bundled_names() else None
+
+
 def check_layer(layer: int, model: str | None) -> None:
     """Raises `Misuse` for a layer that there is not, where the config.json of a Vision Transformer tells how many."""
-    from sightline.checkpoints.bundled import bundled_folder, bundled_names
     from sightline.tasks.methods import usual_model
 
-    name = model or usual_model()
-    folder = Path(name).expanduser()
-    if not folder.is_dir() and name in bundled_names():
-        folder = bundled_folder(name)
-    inner = folder / "weights"  # of the folder of a run
+    folder = weights_folder(str(Path(model or usual_model()).expanduser()))
+    if folder is None:
+        return
     try:
-        config = dict(json.loads(((inner if inner.is_dir() else folder) / "config.json").read_text("utf-8")))
+        config = dict(json.loads((folder / "config.json").read_text("utf-8")))
     except (OSError, ValueError, TypeError):
         return  # who opens it says what is wrong
     ours = {"patch", "positions", "depth"} <= config.keys() and "decoder_depth" not in config  # a segmenter has more

@@ -116,7 +116,7 @@ def _sentence(told: Told) -> str:
 
 
 def _show(made: Made) -> str:
-    from sightline.tasks.point import share_of
+    from sightline.tasks.point import LEAST, OTHERS, share_of
     from sightline.tasks.questions import undecided
 
     told = made.told
@@ -126,10 +126,10 @@ def _show(made: Made) -> str:
     if undecided([box["probability"] for box in told["boxes"]]):
         lines.append(f"nearly as likely: {_sentence(told['boxes'][1])}")
     others = [box["probability"] for box in told["boxes"][1:]]
-    rest = sum(others[3:]) + told.get("rest", 0.0)  # an earlier version did not tell it
-    named = [("", share) for share in others[:3]]
+    rest = sum(others[OTHERS:]) + told.get("rest", 0.0)  # an earlier version did not tell it
+    named = [("", share) for share in others[:OTHERS]]
     named.append(("all others " if told["given"] else "all others, those that overlap these too, ", rest))
-    shares = [f"{name}{share_of(share)}" for name, share in named if share >= 0.0005]
+    shares = [f"{name}{share_of(share)}" for name, share in named if share >= LEAST]
     lines += [f"the next boxes: {'; '.join(shares)}"] if shares else []
     lines += [told[file] for file in ("picture", "page") if told[file]]
     return "\n  ".join(lines)

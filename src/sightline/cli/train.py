@@ -10,6 +10,7 @@ import typer
 
 from sightline.cli.console import busy, hush_libraries, print_json
 from sightline.cli.failures import Misuse
+from sightline.cli.given import weights_folder
 
 _SYSTEM = typer.Argument(metavar="SYSTEM", help="Which system, such as vit.")
 _SETTINGS = typer.Argument(metavar="KEY=VALUE…", help="Settings of the recipe, such as steps=20000 rate=1e-3.")
@@ -167,15 +168,12 @@ def _check_measured(folder: Path, data: str) -> None:
 
 
 def weights_of(system: str) -> Path:
-    """The folder of weights that a bundled name, a run's folder or a folder of weights stands for; a folder comes
-    first."""
-    folder = Path(system)
-    if folder.is_dir():
-        return folder / "weights" if (folder / "weights").is_dir() else folder
-    from sightline.checkpoints.bundled import bundled_folder, bundled_names
+    """The folder of weights that `weights_folder` finds; `Misuse` where there is none."""
+    folder = weights_folder(system)
+    if folder is not None:
+        return folder
+    from sightline.checkpoints.bundled import bundled_names
 
-    if system in bundled_names():
-        return bundled_folder(system)
     raise Misuse(
         f"{system}: no such folder and no bundled weights; give the folder of a run (see `sightline train --help`) "
         f"or one of {', '.join(bundled_names())}"

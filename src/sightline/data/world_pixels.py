@@ -11,9 +11,8 @@ from jaxtyping import UInt8
 from sightline.data.pixel_labels import from_hex
 from sightline.data.scenes import Scenes
 from sightline.data.scenes.graph import MATERIALS, SHAPES
-from sightline.data.world_pictures import BLOCK, count_of
+from sightline.data.world_pictures import BLOCK, SIDE, count_of
 
-SIDE = 64  # of the pictures, in pixels
 GROUND = "ground"
 KINDS = tuple((material, shape) for material in MATERIALS for shape in SHAPES)
 CLASSES = (GROUND, *(f"{material} {shape}" for material, shape in KINDS))

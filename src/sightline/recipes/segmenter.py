@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from sightline.data.pixel_labels import PixelLabels
-from sightline.data.world_pixels import SIDE, WorldPixels
+from sightline.data.world_pictures import SIDE
+from sightline.data.world_pixels import WorldPixels
 from sightline.metrics.segmentation import Confusion
 from sightline.recipes import augment, segmentations
 from sightline.recipes.averaged import averaged

@@ -26,6 +26,7 @@ Box = tuple[float, float, float, float]
 SIZES, STEP = (0.14, 0.18, 0.23, 0.3, 0.38), 0.045  # of proposed windows, in parts of the picture
 # of a map's mass: what lies elsewhere than in the mean of all words' maps, at most, where they are the same
 SAME = 0.02
+LEAST = 0.0005  # a smaller share is next to none, and is not told
 OTHERS, RIVAL = 3, 0.1  # boxes drawn beside the best, at most, and their least part of its share
 _PLACES = ("left", "right", "behind", "in", "made", "closest", "farthest", "small", "large")
 
@@ -245,7 +246,7 @@ def _closeness(found: Sequence[tuple[Box, float]]) -> str:
 def _rest(found: Sequence[tuple[Box, float]]) -> str:
     """What the caption says of the share that stands beside no drawn box; "" where there is next to none."""
     left = 1 - sum(share for _, share in _drawn_boxes(found))
-    return f"all other boxes together: {share_of(left)}" if left >= 0.0005 else ""
+    return f"all other boxes together: {share_of(left)}" if left >= LEAST else ""
 
 
 def _drawn_boxes(found: Sequence[tuple[Box, float]]) -> list[tuple[Box, float]]:
