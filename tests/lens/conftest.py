@@ -4,18 +4,21 @@ import os
 
 import pytest
 
-from sightline.lens import dispatch, sheet
+from sightline.lens import dispatch, held, sheet
 
 
 @pytest.fixture(autouse=True)
 def each_test_as_in_its_own_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """What an earlier test compiled does not send later ones to the mode.
 
-    With SIGHTLINE_MODE_ALWAYS=1 all recordings use it; `test_dispatch.py` compares the two ways.
+    With SIGHTLINE_MODE_ALWAYS=1 all recordings use it; `test_dispatch.py` compares the two ways.  With
+    SIGHTLINE_HOLD_ALWAYS=1 calls are held on a CPU as they are on a GPU; `test_held.py` compares those.
     """
     count, before = dispatch._compilations, dispatch._compilations()
     monkeypatch.setattr(dispatch, "_compilations", lambda: count() - before)
     monkeypatch.setattr(dispatch, "MODE_ALWAYS", os.environ.get("SIGHTLINE_MODE_ALWAYS") == "1")
+    monkeypatch.setattr(held, "HOLDS_ALL", os.environ.get("SIGHTLINE_HOLD_ALWAYS") == "1")
+    monkeypatch.setattr(held, "_writers", set())
 
 
 @pytest.fixture

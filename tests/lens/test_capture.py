@@ -75,21 +75,3 @@ def test_alike_but_large_calls_are_settled_one_by_one(
     monkeypatch.setattr(capture, "_SMALL", 71)
     settle(calls()[:3])  # of 72 numbers
     assert softmaxes == [(1, 4, 3, 6)] * 3
-
-
-@pytest.mark.parametrize("rows", [0, 1, 2, 16])
-@pytest.mark.parametrize("group", [1, 2])
-@pytest.mark.parametrize("layout", ["batch, keys, heads", "batch, heads, keys"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_products_are_one_number_for_each_row_and_key(
-    rows: int, group: int, layout: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    batch, heads, keys, width = 3, 4, 7, 16
-    query = torch.randn(batch, heads, rows, width, dtype=dtype)
-    key = torch.randn(batch, keys, heads // group, width, dtype=dtype).transpose(1, 2)
-    key = key if layout == "batch, keys, heads" else key.contiguous()
-    expected = torch.einsum("bhrd,bhkd->bhrk", query.float(), key.repeat_interleave(group, 1).float())
-    for least in (0, 2**30):  # one item at a time where that is quicker, or all together
-        monkeypatch.setattr(capture, "_COPIED", least)
-        torch.testing.assert_close(capture.products(query, key), expected, atol=1e-5, rtol=0)
-        torch.testing.assert_close(capture.products(query, key, 0.5), expected / 2, atol=1e-5, rtol=0)

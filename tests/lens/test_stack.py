@@ -152,7 +152,8 @@ def test_a_part_deep_inside_that_is_called_by_itself_begins_once():
     assert [len(p) for p in seen.passes] == [2, 2], "the same part called again begins another pass"
 
 
-def test_nothing_of_the_model_lives_longer():
+def test_nothing_of_the_model_lives_longer(monkeypatch):
+    monkeypatch.setattr("sightline.lens.held.HOLDS_ALL", False)
     held = []
 
     def look(_number, x):

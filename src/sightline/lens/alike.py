@@ -1,26 +1,34 @@
 """Keeps attention calls that are like one before: the layers of a model differ in their numbers alone.
 
 What was decided for the first (its rows, what keeping them costs, how scores are scaled) holds for all that are given
-tensors of the same shapes in the same way.  Between two large matrix products each line of Python finds the processor's
-caches full of something else, so that what need not be asked again is not.
+tensors of the same shapes in the same way, in later recordings too.  Between two large matrix products each line of
+Python finds the processor's caches full of something else, so that what need not be asked again is not.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from sightline.lens.capture import Call, in_full_precision, products, whereabouts
+from sightline.lens.bundle import Bundle, Kept, Kind
 from sightline.lens.frame import Frame
-from sightline.lens.select import Plan
+from sightline.lens.select import Plan, Row
+
+_MOST = 4096  # kinds that are remembered
+_known: dict[tuple, Kind] = {}  # of all recordings that ask for one row or for all; a kind holds no tensor
 
 
 class Alike:
-    """The calls of one recording whose likes can be kept at once: products of rows that follow each other, no mask."""
+    """The calls of one recording whose likes can be kept at once: rows that follow each other, no mask."""
 
     def __init__(self, plan: Plan) -> None:
         self.serves = plan.hold and not plan.gradients and plan.heads is None and not callable(plan.queries)
-        self._known: dict[tuple, tuple[dict[str, Any], int, int, int]] = {}
+        one = isinstance(plan.queries, Row | int)
+        self._asked = plan.queries if one else None
+        self._known: dict[tuple, Kind] = _known if self.serves and (one or plan.queries is None) else {}
+        self._bundles: dict[Kind, Bundle] = {}
+        self._together = False
 
     def learn(self, mode: Any, frame: Frame, args: tuple, kwargs: dict[str, Any], before: int) -> None:
         """Remembers how the call just seen was kept, where others may follow it; `before`: bytes kept without it."""
@@ -30,10 +38,13 @@ class Alike:
         call = mode.calls[-1]
         rows = call.rows
         given = tuple(args[0].shape) == (call.batch, call.heads, call.queries, call.width) and args[1].dim() == 4
-        plain = call.weights is not None and call.mask is None and not call.undecided and call.past == 0
+        plain = call.mask is None and not call.undecided and call.past == 0
         if given and plain and len(args[1]) == call.batch and isinstance(rows, slice) and rows.step in (None, 1):
-            fields = {**vars(call), "weights": None}
-            self._known[_sign(mode, frame, args, kwargs)] = fields, rows.start, call.count, kept
+            products = call.weights is not None
+            fields = {**vars(call), "weights": None, "query": None, "key": None, "waiting": None}
+            if len(self._known) >= _MOST:
+                self._known.clear()
+            self._known[self._sign(mode, frame, args, kwargs)] = Kind(fields, rows.start, call.count, kept, products)
 
     def keep(self, mode: Any, frame: Frame, args: tuple, kwargs: dict[str, Any]) -> bool:
         """Keeps the call if it is like one before.  False where it has to be looked at, which has changed nothing."""
@@ -45,28 +56,40 @@ class Alike:
         # of nested tensors no shape may be asked, and a graph or a subclass needs care
         if type(query) is not Tensor or type(key) is not Tensor or query.is_nested:
             return False
-        known = self._known.get(_sign(mode, frame, args, kwargs))
-        if known is None or query.requires_grad or key.requires_grad:
+        kind = self._known.get(self._sign(mode, frame, args, kwargs))
+        if kind is None or query.requires_grad or key.requires_grad or mode.kept + kind.cost > mode.plan.limit:
             return False
-        fields, start, count, cost = known
-        last, place = mode.calls[-1], whereabouts(query, key)
-        if not place or mode.kept + cost > mode.plan.limit or (type(last) is Call and last.frame == frame.serial):
-            return False  # the last: it may be the next window of the same call
-        # the lens's own arithmetic is nobody's attention: an outer recording shall not see it
-        with torch._C.DisableTorchFunction(), in_full_precision(query):
-            weights = products(query.narrow(2, start, count), key)
-        mode.kept += cost
-        call = Call.__new__(Call)
-        call.__dict__ = {
-            **fields, "path": frame.path, "hint": frame.hint, "frame": frame.serial, "place": place, "weights": weights,
-        }  # fmt: skip
-        mode.calls.append(call)
-        mode.unsettled.append(call)
+        if mode.calls and mode.calls[-1].frame == frame.serial:
+            return False  # it may be the next window of the same call
+        try:
+            query.data_ptr()  # without storage of their own, as under `torch.func.vmap`
+            key.data_ptr()
+        except RuntimeError:
+            return False
+        kept = self._bundles.get(kind)
+        if kept is None:
+            kept = self._bundles[kind] = Bundle(kind)
+        if self._together:
+            kept.hold(query, key)
+        else:
+            kept.add(query, key)
+        mode.kept += kind.cost
+        mode.calls.append(Kept(kept, kept.count - 1, frame.path, frame.hint, frame.serial))
         return True
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Takes products of the calls that are kept meanwhile, of each kind at once."""
+        self._together = True
+        try:
+            yield
+            for kept in self._bundles.values():
+                kept.multiply()
+        finally:
+            self._together = False
 
-def _sign(mode: Any, frame: Frame, args: tuple, kwargs: dict[str, Any]) -> tuple:
-    """What two calls without a mask have in common that are kept alike."""
-    query, key, value = args[0], args[1], args[2]
-    shapes = query.shape, key.shape, value.shape, query.dtype, key.dtype
-    return *shapes, mode.cached, frame.group, args[3:], *kwargs.items()
+    def _sign(self, mode: Any, frame: Frame, args: tuple, kwargs: dict[str, Any]) -> tuple:
+        """What two calls without a mask have in common that are kept alike."""
+        query, key, value = args[0], args[1], args[2]
+        shapes = query.shape, key.shape, value.shape, query.dtype, key.dtype, key.get_device()
+        return *shapes, self._asked, mode.cached, frame.group, args[3:], *kwargs.items()

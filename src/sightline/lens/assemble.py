@@ -1,12 +1,16 @@
 """Puts the calls of a recording together: passes of the model, steps of a generation, windows of one attention."""
 
+import math
 import re
+import warnings
 from collections import Counter
 from functools import lru_cache
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from sightline.lens.bundle import Kept
 from sightline.lens.capture import Call
 from sightline.lens.given import Mark, first_of
 from sightline.lens.intercept import Interceptor
@@ -14,6 +18,24 @@ from sightline.lens.select import Choice, SiteInfo, resolve
 from sightline.lens.site import Site
 
 _NUMBER = re.compile(r"\d+")
+
+
+def is_plain(mode: Interceptor) -> bool:
+    """Whether the calls are those of one pass of the model, all kept alike, and in no windows.
+
+    Nothing can be wrong then with any of them that would have to be told when the block ends.
+    """
+    marks = [entry for entry in mode.calls[:1] if isinstance(entry, Mark) and entry.kind == "pass"]
+    if not marks or len(mode.calls) == 1 or isinstance(mode.plan.queries, int):
+        return False
+    kinds = {entry.bundle.kind if isinstance(entry, Kept) else None for entry in mode.calls[1:]}
+    return all(kind is not None and kind.fields["batch"] <= (marks[0].batch or math.inf) for kind in kinds)
+
+
+def single_calls(entries: list[Call | Kept | Mark]) -> list[Call | Mark]:
+    """The entries of a recording, each call by itself."""
+    waiting: list[Call] = next((e.waiting for e in entries if isinstance(e, Call) and e.waiting is not None), [])
+    return [entry.call(waiting) if isinstance(entry, Kept) else entry for entry in entries]
 
 
 def passes_of(calls: list[Call | Mark]) -> list[tuple[list[list[Call]], Mark]]:
@@ -70,6 +92,47 @@ def choose_rows(calls: list[Call], choice: Choice, stepped: bool) -> None:
         for call in joined:
             call.keep_rows([row - start for row in rows if start <= row < start + call.queries])
             start += call.queries
+
+
+def sites_of(recording: Any, steps: list[list[Call]], given: Mark) -> list[Site]:
+    """The sites of one pass, in the order in which they ran."""
+    sites = []
+    for calls, stepped in group_calls(steps):
+        sites.append(_site(recording, calls, stepped, given))
+    number_sites(sites)
+    return sites
+
+
+def _site(recording: Any, calls: list[Call], stepped: bool, given: Mark) -> Site:
+    first, choice = calls[0], recording.plan.queries
+    windows, batch = None, given.batch
+    if len(calls) == 1 and batch and first.batch > batch and first.batch % batch == 0:
+        from sightline.lens.windows import find_windows
+
+        try:
+            windows = find_windows(recording.model, first.path, first.batch, first.queries, given.pixels, given.inputs)
+        except ValueError as error:
+            warnings.warn(f"{first.path} is kept window by window, not put in place: {error}", stacklevel=9)
+    elif first.undecided and not batch and first.batch > 1 and not any("grid" in name for name in given.inputs):
+        warnings.warn(
+            f"{first.path} may attend in windows, and no image was seen to put them back on; record the model that "
+            "is given the pixels",
+            stacklevel=9,
+        )
+    if windows is None and first.undecided and choice is not None:
+        choose_rows(calls, choice, stepped)
+    return Site(calls, steps=stepped, recording=recording, given=given, windows=windows)
+
+
+def check_rows(choice: Choice, sites: list[Site]) -> None:
+    """Raises ValueError for a row asked for by number that a site does not have."""
+    if isinstance(choice, Tensor):
+        choice = choice.flatten().tolist()
+    wanted = [choice] if isinstance(choice, int) else list(choice) if isinstance(choice, list | tuple | range) else []
+    for site in sites:
+        bad = [i for i in wanted if not -site.queries <= i < site.queries]
+        if bad:
+            raise ValueError(f"queries={bad[0]}: {site.name} has queries 0 to {site.queries - 1}")
 
 
 def number_sites(sites: list[Site]) -> None:

@@ -1,9 +1,7 @@
 """Lets the interceptor know which part of the model is running: by hooks, where Python's stack does not tell."""
 
-import re
 import sys
 import threading
-import weakref
 from typing import Any
 
 import torch
@@ -11,15 +9,11 @@ from torch import nn
 from torch.compiler import is_compiling
 
 from sightline.lens.compiled import take_compiled
-from sightline.lens.frame import Frame, hint_of, setting_of
+from sightline.lens.frame import Frame, hint_of
 from sightline.lens.given import Mark, cache_length
 from sightline.lens.hooks import Hook, Hooks
 from sightline.lens.key import ask_again, elsewhere, has_fast_path, put_up, settle_down
-
-_LEAVES = set[type]()  # classes of torch's own that were met without parts
-_SIZE = (int, tuple, list)
-# half of the modules of a ViT that are not torch's own
-_FEED_FORWARD = re.compile(r"(MLP|Mlp|FeedForward|FFN|Activation)$")
+from sightline.lens.parts import parts_of, walk
 
 
 def attach(model: nn.Module, mode: Any) -> tuple[Hooks, list[nn.TransformerEncoder]]:
@@ -35,110 +29,26 @@ def attach(model: nn.Module, mode: Any) -> tuple[Hooks, list[nn.TransformerEncod
     an attention call in a later one is traced to it by the stack.  The second level rests while the model itself runs,
     if that was given the picture.
 
-    What a model consists of is found once and holds as long as it has the same parts.  Gives back the encoders too,
-    whose padding needs care.
+    What a model consists of is found once.  Whether its first levels are as they were is asked each time, the rest when
+    an attention call has been made there.  Gives back the encoders too, whose padding needs care.
     """
-    found, signs = _modules(model)
-    parts = _parts_of(model, found, signs)
-    modules, staying, resting, stack = [*found.values()], list[Hook](), list[Hook](), mode.stack
+    staying, resting, stack = list[Hook](), list[Hook](), mode.stack
     notes = _watch_pixels(mode)
     if stack is None:
-        resting += [(modules[number], notes, None) for number, _ in parts.leaves]
-        for number, path, windowed, level, *_ in parts.others:
-            staying.append((modules[number], *_follow_module(path, windowed, level in (1, 2), mode)))
+        parts = walk(model)
+        resting += [(module, notes, None) for ref, _ in parts.leaves if (module := ref()) is not None]
+        for part in parts.known.values():
+            if (module := part.ref()) is not None:
+                staying.append((module, *_follow_module(part.path, part.windowed, part.level in (1, 2), mode)))
     else:
-        resting += [(modules[number], notes, None) for number, later in parts.leaves if not later]
+        parts = stack.parts = walk(model) if mode.plan.sites != "*" else parts_of(model)
+        resting += [(module, notes, None) for ref, later in parts.leaves if not later and (module := ref()) is not None]
         follows = _follow(model, mode)
-        for number, path, windowed, level, followed, fast in parts.others:
-            module = modules[number]
-            stack.add(path, windowed, module)
-            if followed:
-                (resting if level == 2 and not fast else staying).append((module, *follows))
-    encoders: list[Any] = [modules[number] for number in parts.encoders]
+        for part in parts.followed:
+            if (module := part.ref()) is not None:
+                (resting if part.level == 2 and not part.fast else staying).append((module, *follows))
+    encoders: list[Any] = [module for ref in parts.encoders if (module := ref()) is not None]
     return Hooks(staying, resting), encoders
-
-
-class _Parts:
-    """What a model consists of, by number in the order of `named_modules`; holds no module, so that none lives on."""
-
-    def __init__(self, signs: list[Any]) -> None:
-        self.signs = signs  # what they were told by
-        self.leaves: list[tuple[int, bool]] = []  # of the first two levels; in a later one of numbered parts alike?
-        # number, path, windowed, level, has hooks below the dispatcher, may run as one kernel
-        self.others: list[tuple[int, str, bool, int, bool, bool]] = []
-        self.encoders: list[int] = []
-
-
-_found = weakref.WeakKeyDictionary[nn.Module, _Parts]()
-
-
-def _modules(model: nn.Module) -> tuple[dict[int, nn.Module], list[Any]]:
-    """The modules of a model by identity, in the order of `named_modules`, which takes ten times as long.
-
-    Below the first two levels those are left out that torch defines and that have no parts: two of three.  Beside them
-    all that the parts are told by: who they are and of what class, their names, windows and the order of their axes.
-    """
-    found, signs = dict[int, nn.Module](), list[Any]()
-    waiting = [("", model, 0)]
-    while waiting:
-        name, module, level = waiting.pop()
-        own = module.__dict__
-        signs += id(module), type(module), name, type(own.get("window_size")), own.get("batch_first")
-        if id(module) in found:
-            continue
-        found[id(module)] = module
-        if module._modules:
-            for child, part in reversed(module._modules.items()):
-                if part is not None and (level < 2 or type(part) not in _LEAVES or part._modules):
-                    waiting.append((child, part, level + 1))
-    return found, signs
-
-
-def _parts_of(model: nn.Module, found: dict[int, nn.Module], signs: list[Any]) -> _Parts:
-    """The parts of a model, as found before if nothing that tells them has changed."""
-    try:
-        known = _found.get(model)
-        if known is None or known.signs != signs:
-            known = _found[model] = _walked(model, found, signs)
-    except TypeError:  # a model that compares by its values has no hash
-        return _walked(model, found, signs)
-    return known
-
-
-def _walked(model: nn.Module, found: dict[int, nn.Module], signs: list[Any]) -> _Parts:
-    parts, numbers, seen = _Parts(signs), {one: number for number, one in enumerate(found)}, set[int]()
-    waiting: list[tuple[str, Any, int, bool, bool]] = [("", model, 0, False, False)]
-    while waiting:
-        path, module, level, windowed, later = waiting.pop()
-        if module is None or id(module) in seen:
-            continue
-        seen.add(id(module))
-        number = numbers.get(id(module))
-        if number is None:
-            continue
-        kind, children = type(module), module._modules
-        leaf = kind.__module__.startswith("torch.nn.modules") and not children
-        if leaf and kind is not nn.Module:
-            _LEAVES.add(kind)
-        if leaf and level in (1, 2):
-            parts.leaves.append((number, later))
-        elif level in (1, 2) or not (leaf or _FEED_FORWARD.search(kind.__name__)):
-            windowed = windowed or isinstance(setting_of(module, "window_size"), _SIZE)
-            fast = has_fast_path(module)
-            followed = (level <= 2 and not later) or fast or hasattr(kind, "generate")
-            name = path.removeprefix("_orig_mod").removeprefix(".")
-            parts.others.append((number, name, windowed, level, followed, fast))
-            if isinstance(module, nn.TransformerEncoder):
-                parts.encoders.append(number)
-        else:
-            windowed = False
-        prefix = f"{path}." if path else ""
-        numbered = level == 1 and "0" in children
-        first = type(children["0"]) if numbered else None
-        for child, part in reversed(children.items()):
-            later = numbered and child != "0" and child.isdigit() and type(part) is first
-            waiting.append((prefix + child, part, level + 1, windowed, later))
-    return parts
 
 
 def follow_ends(mode: Any) -> None:

@@ -17,13 +17,13 @@ import torch.utils._python_dispatch
 from torch import Tensor
 
 from sightline.lens.key import unseen
+from sightline.lens.products import in_full_precision, products
 
 # a name of torch's own, there from 2.9 to 2.13
 no_modes: Any = getattr(torch.utils._python_dispatch, "_disable_current_modes", nullcontext)
 
 _settling = threading.Lock()
 _SMALL = 2**18  # numbers of a call that is put together with others before its softmax: a copy of 1 MB
-_COPIED = 2**14  # numbers of a batch item's keys that take longer to copy than a product takes to begin
 
 
 @dataclass
@@ -103,7 +103,7 @@ class Call:
             return
         positions = self.positions().to(self.weights.device) if self.causal else None
         # a product taken under inference_mode may not be written to outside it: scaling makes a tensor of our own
-        self._settled(_weights(self.weights * self.scale, self.mask, positions))
+        self._settled(_weights((self.weights * self.scale).contiguous(), self.mask, positions))
 
     def _settled(self, weights: Tensor) -> None:
         """In one step, so that a reader who is interrupted, or out of memory, finds no weights taken for products."""
@@ -160,38 +160,6 @@ def softmax_rows(query: Tensor, key: Tensor, *, mask: Tensor | None, positions: 
     return _weights(products(query, key, scale), mask, positions)
 
 
-def products(query: Tensor, key: Tensor, scale: float | None = None) -> Tensor:
-    """scale * query key^T, (batch, heads, rows, keys), a tensor of its own."""
-    batch, heads, rows, width = query.shape
-    key_heads, keys = key.shape[1], key.shape[2]
-    if query.element_size() < 4:  # float16, bfloat16
-        query, key = query.float(), key.float()
-    if scale is not None:
-        query = query * scale
-    if heads != key_heads:
-        # consecutive query heads share a key head: stacked under it, no copy of the keys is needed
-        query = query.reshape(batch, key_heads, heads // key_heads * rows, width)
-    if batch == 1:  # what `matmul` comes to, without its own steps: a fifth less time between two layers
-        scores = torch.bmm(query[0], key[0].mT)
-    elif _dear_together(query, key):
-        scores = torch.stack([torch.matmul(q, k.mT) for q, k in zip(query, key, strict=True)])
-    else:
-        scores = torch.matmul(query, key.mT)
-    return scores.view(batch, heads, rows, keys)
-
-
-def _dear_together(query: Tensor, key: Tensor) -> bool:
-    """Whether a CPU takes a few rows of a batch of several faster one item at a time.
-
-    Models lay keys out as (batch, keys, heads, width); one product of batch and heads together would copy them all
-    first, which takes four times as long as the products themselves.
-    """
-    _, heads, keys, width = key.shape
-    large = heads * keys * width >= _COPIED and query.shape[2] * 4 <= width
-    apart = key.stride(0) != heads * key.stride(1)
-    return large and apart and key.device.type == "cpu" and not torch.compiler.is_compiling()
-
-
 def _weights(scores: Tensor, mask: Tensor | None, positions: Tensor | None) -> Tensor:
     """softmax(scores + mask).  The scores are the lens's own, and large: everything happens in them."""
     if positions is not None:
@@ -204,16 +172,6 @@ def _weights(scores: Tensor, mask: Tensor | None, positions: Tensor | None) -> T
         return scores.softmax(-1).masked_fill_(blind, 0.0)
     in_place = not (torch.compiler.is_compiling() or scores.requires_grad)
     return torch.softmax(scores, -1, out=scores) if in_place else scores.softmax(-1)
-
-
-_NO_CHANGE = nullcontext()
-
-
-def in_full_precision(tensor: Tensor) -> Any:
-    """A context in which autocast leaves products of `tensor` alone."""
-    if not torch._C._is_any_autocast_enabled():  # 0.2 microseconds; naming the device takes 0.7
-        return _NO_CHANGE
-    return torch.autocast(tensor.device.type, enabled=False)
 
 
 def same_lead(*tensors: Tensor) -> tuple[Tensor, ...]:

@@ -21,6 +21,7 @@ from sightline.lens.capture import (
     softmax_rows,
 )
 from sightline.lens.frame import OUTSIDE, Frame
+from sightline.lens.held import OWN
 
 try:
     from torch._higher_order_ops.flex_attention import flex_attention as _flex_operator
@@ -40,7 +41,7 @@ def see_compiled(mode: Any, func: Callable, args: tuple, kwargs: dict[str, Any])
         if output.dim() >= 3:
             mode.opaque.append(f"softmax inside torch.compile in {frame.path}")
     elif not frame.wanted:
-        if func is F.multi_head_attention_forward or func is F.scaled_dot_product_attention:
+        if func is F.multi_head_attention_forward or func is OWN:
             mode.skipped.append(frame.path)
     elif func is F.multi_head_attention_forward:
         parts = projected(args, kwargs)
@@ -49,7 +50,7 @@ def see_compiled(mode: Any, func: Callable, args: tuple, kwargs: dict[str, Any])
         else:
             hint = frame.hint or ("self" if args[0] is args[1] else "cross")
             _keep_compiled(mode, frame.path, hint, *parts, False, None, 0.0)
-    elif func is F.scaled_dot_product_attention:
+    elif func is OWN:
         query, key, _, mask, dropout, causal, scale = operands_of(*args, **kwargs)
         _keep_compiled(mode, frame.path, frame.hint, query, key, mask, causal, scale, dropout)
     return output
@@ -106,6 +107,6 @@ def take_compiled(mode: Any) -> None:
 def _drop_echo(mode: Any, count: int) -> None:
     """torch's "eager" debug backend runs the graph as Python, where each call is seen once more, without a path."""
     tail = mode.calls[-count:]
-    if len(tail) == count and all(isinstance(c, Call) and c.path == "" and c.frame == -1 for c in tail):
+    if len(tail) == count and all(c.path == "" and c.frame == -1 for c in tail):
         mode.kept -= sum(call.nbytes() for call in tail)
         del mode.calls[-count:]

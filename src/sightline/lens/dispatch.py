@@ -26,6 +26,7 @@ from torch.library import Library, fallthrough_kernel
 from torch.utils._device import DeviceContext
 
 from sightline.lens.attach import follow_ends
+from sightline.lens.held import give_back, lend, scaled_dot_product_attention
 from sightline.lens.key import KEY, KEY_NAME, ask, put_up, take_down
 from sightline.lens.stack import CALL, READABLE
 from sightline.lens.written import see_softmax
@@ -35,6 +36,8 @@ try:
     from torch._higher_order_ops.flex_attention import flex_attention as _flex_operator
     from torch._ops import _HIGHER_ORDER_OP_DEFAULT_FALLTHROUGH_DISPATCH_KEYS as _PASSED_BY_NEW_OPERATORS
     from torch._ops import OpOverloadPacket, _higher_order_ops, _OpNamespace
+    from torch.overrides import _get_current_function_mode_stack as _mode_stack
+    from torch.overrides import _len_torch_function_stack
 
     KNOWN_TORCH = KEY is not None
 except ImportError:  # names of torch's own, there from 2.9 to 2.13: without them each recording goes by the mode
@@ -47,13 +50,13 @@ _SOFTMAX = {"softmax", "_softmax", "_safe_softmax"}
 _OPAQUE = ("flash_attn", "flash_attention_", "efficient_attention", "cudnn_attention", "sageattn", "xformers_flash")
 _FAST = {"_native_multi_head_attention", "_transformer_encoder_layer_fwd", "_triton_multi_head_attention"}
 _HEADS = F.multi_head_attention_forward.__code__
-_OF_SOFTMAX, _OF_F = F.softmax.__code__, F.__dict__
+_BETWEEN, _OF_F = {F.softmax.__code__, scaled_dot_product_attention.__code__}, F.__dict__
 
 _recording: dict[int, Any] = {}  # the interceptor of each thread that records through the dispatcher
 _kernels: list[Library] = []  # kernels last as long as these
 _lock = threading.Lock()
 _harmless: dict[str, tuple[int, str]] = {}  # how far names of other people's operators were found to mean nothing
-_nothing_new: list[tuple[int, str]] = []  # names in each place, and the newest, when all of them were known
+_reached, _known = 0, -1  # names of operators that Python has reached since it is counted, and when all were known
 _laid: set[str] = set()  # those that mean attention and have their kernels
 
 
@@ -75,19 +78,23 @@ def watching(mode: Any) -> Iterator[None]:
         with mode:
             yield
         return
-    compilations = _compilations()
     _recording[mode.thread] = mode
+    mode.held = lend(mode) if mode.plan.hold and not mode.plan.gradients else None
     ask(True)
     try:
         yield
+        if mode.held is not None:
+            mode.held.end()
     finally:
         del _recording[mode.thread]
+        if mode.held is not None:
+            give_back(mode.held)
         if mode.thread == get_ident():  # else a generator was closed elsewhere: kernels find no recording
             ask(False)
             take_down(mode)
         # what came meanwhile may have been called without being seen
         mode.opaque += [f"{name} (defined during the recording)" for name in _foreign()]
-        if _compilations() > compilations:
+        if _compilations():  # there was none when this began
             mode.opaque.append("code compiled during the recording (record once more)")
 
 
@@ -104,7 +111,7 @@ def shows_all(model: nn.Module) -> bool:
         or get_ident() in _recording
         or _compilations()  # what was compiled may be part of any model
         or isinstance(model, torch.jit.ScriptModule)  # whose parts cannot tell where a call happened
-        or any(type(mode) is not DeviceContext for mode in torch.overrides._get_current_function_mode_stack())
+        or (_len_torch_function_stack() and any(type(mode) is not DeviceContext for mode in _mode_stack()))
         or not _prepare()
     )
 
@@ -123,9 +130,9 @@ def _compilations() -> int:
 
 def _foreign() -> list[str]:
     """Operators that mean attention and are not torch's own, of those that Python has reached and we have not."""
-    spaces = [vars(names) for names in list(vars(torch.ops).values()) if type(names) is _OpNamespace]
-    signs = [(len(reached), next(reversed(reached))) for reached in spaces]
-    if signs == _nothing_new:
+    global _known
+    reached_now = _reached
+    if reached_now == _known:
         return []
     found = []
     for space, names in list(vars(torch.ops).items()):
@@ -138,8 +145,21 @@ def _foreign() -> list[str]:
             meant = {name for name in operators if meaning_of(name) != "other"} - _laid
             _harmless.update({} if meant else {space: sign})
             found += sorted(meant)
-    _nothing_new[:] = [] if found else signs
+    _known = -1 if found else reached_now
     return found
+
+
+def _count_names() -> None:
+    """Counts from now on whenever Python reaches an operator of a new name: to look through all places takes long."""
+    original = _OpNamespace.__getattr__
+
+    def __getattr__(names: Any, name: str) -> Any:
+        global _reached
+        found = original(names, name)
+        _reached += 1
+        return found
+
+    _OpNamespace.__getattr__ = __getattr__  # type: ignore[method-assign]
 
 
 def _lay(space: str, name: str) -> Library:
@@ -161,6 +181,7 @@ def _prepare() -> bool:
             except RuntimeError:
                 return False
             _kernels.append(rest)
+            _count_names()
             _PASSED_BY_NEW_OPERATORS.append(KEY)
             for operator in list(_higher_order_ops.values()):
                 operator.fallthrough(KEY)
@@ -207,7 +228,7 @@ def _see(
     mode: Any, operator: Any, run: Callable, meaning: str, args: tuple, kwargs: dict[str, Any], caller: FrameType
 ) -> Any:
     """Runs the operator and tells the interceptor; `caller` is the Python that called it."""
-    if caller.f_code is _OF_SOFTMAX and caller.f_back is not None:
+    if caller.f_code in _BETWEEN and caller.f_back is not None:
         caller = caller.f_back
     heads = caller.f_locals if caller.f_code is _HEADS else None
     if heads is None and caller.f_globals is _OF_F:

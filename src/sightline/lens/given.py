@@ -13,6 +13,7 @@ from torch import Tensor, nn
 class Mark:
     """The beginning of a pass of the model ("pass"), of one of its steps ("step"), or of a part called on its own."""
 
+    frame: ClassVar[int] = -2  # no module call of an attention call
     kind: str
     path: str = ""
     inputs: dict[str, Any] = field(default_factory=dict)

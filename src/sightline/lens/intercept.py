@@ -23,15 +23,14 @@ from torch.compiler import is_compiling
 from torch.overrides import TorchFunctionMode
 
 from sightline.lens.alike import Alike
+from sightline.lens.bundle import Kept
 from sightline.lens.capture import (
     Call,
     Copies,
     as_four,
     follows,
-    in_full_precision,
     mask_rows,
     operands_of,
-    products,
     rows_of,
     same_lead,
     settle,
@@ -43,8 +42,10 @@ from sightline.lens.compiled import see_compiled, take_compiled
 from sightline.lens.dispatch import meaning_of
 from sightline.lens.frame import ELSEWHERE, Frame
 from sightline.lens.given import Caches, Mark
+from sightline.lens.held import OWN, Held
 from sightline.lens.hooks import Hooks
 from sightline.lens.key import ask, unseen
+from sightline.lens.products import in_full_precision, products
 from sightline.lens.select import Plan, Row, SiteInfo, resolve
 from sightline.lens.stack import Stack, beside
 from sightline.lens.written import follow, forget_softmax, see_softmax, tell_unfollowed
@@ -53,7 +54,7 @@ _MEANING: dict[Any, str] = {}  # what each torch function means to the lens, fou
 
 
 def _meaning(func: Any) -> str:
-    if func is F.scaled_dot_product_attention:
+    if func is OWN:
         return "fused"
     return "heads" if func is F.multi_head_attention_forward else meaning_of(getattr(func, "__name__", ""))
 
@@ -66,10 +67,10 @@ class Interceptor(TorchFunctionMode):
         self.plan = plan
         self.below = below  # the dispatcher shows the calls, and
         self.up = False  # this mode only where that is not enough
-        self.stack = Stack(plan) if below else None  # tells where a call happens; else hooks do
+        self.stack = Stack(plan, model) if below else None  # tells where a call happens; else hooks do
         self.ends: Hooks | None = None  # where the mode may come down
         self.frames: list[Frame] = []
-        self.calls: list[Call | Mark] = []  # a mark begins a pass, a step or a part called on its own
+        self.calls: list[Call | Kept | Mark] = []  # a mark begins a pass, a step or a part called on its own
         self.mark: Mark | None = None
         self.caches = Caches()
         self.cached = 0  # tokens in the key-value cache that this pass was given
@@ -80,6 +81,7 @@ class Interceptor(TorchFunctionMode):
         self.opaque: list[str] = []
         self.unsettled: list[Call] = []  # whose weights are products still
         self.alike = Alike(plan)
+        self.held: Held | None = None  # calls that are looked at later
         self.kept = self.serial = 0  # bytes, and module calls so far
         self.lowered = self.paused = False  # did compiled code call a backend kernel directly?
         self.thread = threading.get_ident()
@@ -119,6 +121,8 @@ class Interceptor(TorchFunctionMode):
 
     def begin(self, mark: Mark, args: tuple, kwargs: dict[str, Any]) -> None:
         """A pass of the model, a step of it or a part of it begins with these arguments."""
+        if self.held is not None:
+            self.held.look()  # at what an interrupted pass has left
         self.settle()
         mark.note(args, kwargs)
         self.mark = mark
@@ -159,6 +163,8 @@ class Interceptor(TorchFunctionMode):
 
     def _frame(self, caller: FrameType | None = None) -> Frame:
         """The module call that is running."""
+        if self.held is not None:
+            self.held.look()  # calls come in their order
         if self.stack is not None:
             return self.stack.frame(self, caller or sys._getframe(1))
         return self.frames[-1].settled() if self.frames else beside(self, sys._getframe(1))
@@ -167,16 +173,20 @@ class Interceptor(TorchFunctionMode):
 
     def _fused(self, func: Callable, args: tuple, kwargs: dict[str, Any], frame: Frame | None = None) -> Any:
         output = func(*args, **kwargs)
-        frame = frame or self._frame()
+        self.take(frame or self._frame(), args, kwargs, output)
+        return output
+
+    def take(self, frame: Frame, args: tuple, kwargs: dict[str, Any], output: Tensor | None = None) -> None:
+        """Keeps what is asked for of a call that has been made."""
         if self.alike.keep(self, frame, args, kwargs):
-            return output
+            return
         query, key, value, mask, dropout, causal, scale = operands_of(*args, **kwargs)
         if query.is_nested:
             self._hidden("nested (jagged) tensors", frame)
-            return output
+            return
         if not frame.wanted:
             self._leave_out(frame)
-            return output
+            return
         if frame.group > 1:
             query, mask = unpack_group(query, key, mask, frame.heads, frame.group)
         before = self.kept
@@ -189,10 +199,9 @@ class Interceptor(TorchFunctionMode):
                 f"sightline could not read the attention call in {frame.path or 'the model'} (query, key, value, "
                 f"mask: {shapes}); leave it out with sites=['*', '!{frame.path}'], and please report the shapes"
             ) from error
-        return output
 
     def _keep(
-        self, frame: Frame, query: Tensor, key: Tensor, value: Tensor, output: Tensor, mask: Tensor | None,
+        self, frame: Frame, query: Tensor, key: Tensor, value: Tensor, output: Tensor | None, mask: Tensor | None,
         causal: bool, dropout: float, scale: float | None,
     ) -> None:  # fmt: skip
         """Adds one call that has a query and a key: keeps the smaller of its rows and its operands."""
@@ -262,7 +271,7 @@ class Interceptor(TorchFunctionMode):
                 raise ValueError(self._refusal(call))
 
     def _refusal(self, call: Call) -> str:
-        return self.plan.refusal(self.kept, [c for c in self.calls if isinstance(c, Call)] + [call])
+        return self.plan.refusal(self.kept, [c for c in self.calls if not isinstance(c, Mark)] + [call])
 
     def _rows(self, frame: Frame, batch: int, heads: int, queries: int, keys: int, past: int) -> slice | list[int]:
         if frame.windowed:  # rows are chosen when the windows have been put back in place
@@ -281,7 +290,7 @@ class Interceptor(TorchFunctionMode):
         or take halves of its width, are not windows.  Nor are items of a batch one by one, which lie in memory alike.
         """
         last = self.calls[-1] if self.calls else None
-        if not isinstance(last, Call) or not last.place or not 0 <= frame.serial == last.frame:
+        if last is None or isinstance(last, Mark) or not 0 <= frame.serial == last.frame or not last.place:
             return 0
         joined = follows(place, last.place) and frame.items[1:] != (last.queries,)
         return last.past + last.queries if joined else 0
@@ -297,7 +306,7 @@ class Interceptor(TorchFunctionMode):
         before, frame.hint = frame.hint, frame.hint or ("self" if query is key else "cross")
 
         def fused(*a: Any, **k: Any) -> Tensor:
-            return self._fused(F.scaled_dot_product_attention, a, k)
+            return self._fused(OWN, a, k)
 
         def softmax(scores: Tensor, dim: int) -> Tensor:
             weights = F.softmax(scores, dim=dim)

@@ -101,6 +101,8 @@ def settle_down(mode: Any) -> None:
 
 def take_down(mode: Any) -> bool:
     """Removes the mode from wherever it is among this thread's modes; False where it is not there."""
+    if not _len_torch_function_stack():
+        return False
     stack = [_pop_mode() for _ in range(_len_torch_function_stack())]
     for other in reversed(stack):
         if other is not mode:

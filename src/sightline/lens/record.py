@@ -18,7 +18,7 @@ from sightline.lens.hooks import Hooks
 from sightline.lens.intercept import Interceptor
 from sightline.lens.key import ask_again, elsewhere, recording_here, settle_down, unseen
 from sightline.lens.recording import Recording
-from sightline.lens.select import Choice, Plan
+from sightline.lens.select import Choice, Plan, plan_of
 from sightline.lens.survey import Survey
 
 
@@ -59,11 +59,11 @@ def record(
             f"record needs an nn.Module, got {type(model).__name__}"
             + (": TorchScript hides its calls; record the Python model it was made from" if scripted else "")
         )
-    plan = Plan(queries, sites, heads, gradients, limit)
+    plan = plan_of(queries, sites, heads, gradients, limit)
     return _Recorder(lambda: contextmanager(_watch)(model, plan, Recording(model, plan, layout=layout)))
 
 
-class _Recorder(threading.local, AbstractContextManager):
+class _Recorder(AbstractContextManager):
     """Begins a recording at each `with`; threads that share one do not end each other's.
 
     Within a thread blocks end in the opposite order of their beginnings: tasks of asyncio need a `record` each.
@@ -71,16 +71,18 @@ class _Recorder(threading.local, AbstractContextManager):
 
     def __init__(self, begin: Callable[[], AbstractContextManager[Recording]]) -> None:
         self._begin = begin
-        self._open: list[AbstractContextManager[Recording]] = []
+        self._open: list[tuple[int, AbstractContextManager[Recording]]] = []  # each with the thread that began it
 
     def __enter__(self) -> Recording:
         begun = self._begin()
         recording = begun.__enter__()
-        self._open.append(begun)
+        self._open.append((threading.get_ident(), begun))
         return recording
 
     def __exit__(self, *error: Any) -> bool | None:
-        return self._open.pop().__exit__(*error)
+        own = [number for number, (thread, _) in enumerate(self._open) if thread == threading.get_ident()]
+        _, begun = self._open.pop(own[-1] if own else -1)  # else a generator is closed in another thread
+        return begun.__exit__(*error)
 
 
 def _watch(model: nn.Module, plan: Plan, recording: Recording) -> Iterator[Recording]:
@@ -144,6 +146,8 @@ def _follow_root(model: nn.Module, mode: Interceptor, hooks: Hooks) -> list[Any]
         mode.begin(Mark("step" if mode.cached else "pass"), args, kwargs)
         if mode.below and mode.mark is not None and mode.mark.pixels is not None:
             hooks.rest()  # nothing is left to be told by the model's first levels
+        if mode.held is not None:
+            mode.held.begin()
 
     def leave(_module: nn.Module, args: tuple, output: Any) -> None:
         if mode.below and not mode.paused and threading.get_ident() == mode.thread:
@@ -152,6 +156,8 @@ def _follow_root(model: nn.Module, mode: Interceptor, hooks: Hooks) -> list[Any]
                 mode.frames.clear()  # of a pass that failed on its way
                 if mode.up:
                     settle_down(mode)
+            if mode.held is not None:
+                mode.held.end()
 
     root = Hooks([(model, enter, leave)])
     root.surround()

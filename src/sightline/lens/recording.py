@@ -1,6 +1,7 @@
 """What was seen: a sequence of attention sites, and what can be made of them."""
 
 import re
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, overload
@@ -10,12 +11,15 @@ from jaxtyping import Float
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from sightline.lens.assemble import choose_rows, group_calls, number_sites, passes_of, why_nothing
+from sightline.lens.assemble import check_rows, is_plain, passes_of, single_calls, sites_of, why_nothing
+from sightline.lens.bundle import Kept
 from sightline.lens.capture import Call
 from sightline.lens.given import Mark
 from sightline.lens.intercept import Interceptor
 from sightline.lens.select import Plan, Row
 from sightline.lens.site import Site
+
+_reading = threading.RLock()
 
 
 def counted(sites: Sequence[Site]) -> str:
@@ -32,8 +36,9 @@ class Recording(Sequence[Site]):
     def __init__(self, model: nn.Module, plan: Plan, *, layout: Any = None) -> None:
         self.model = model
         self.plan = plan
-        self.sites: list[Site] = []
-        self.passes: list[list[Site]] = []
+        self._sites: list[Site] = []
+        self._passes: list[list[Site]] = []
+        self._calls: list[Call | Kept | Mark] | None = None  # that sites have not been made of yet
         self.given: list[Mark] = []  # of each pass
         self.cached = False
         self.other_thread = False
@@ -42,6 +47,17 @@ class Recording(Sequence[Site]):
         self._layout = layout
         self._filled = False
         self._gradients: tuple[Tensor, dict[int, Tensor]] | None = None
+
+    @property
+    def sites(self) -> list[Site]:
+        """All sites, in the order in which they ran."""
+        self._put_together()
+        return self._sites
+
+    @property
+    def passes(self) -> list[list[Site]]:
+        """The sites of each pass of the model."""
+        return self._put_together()
 
     # -- filling ---------------------------------------------------------------------------------------------------
 
@@ -72,18 +88,11 @@ class Recording(Sequence[Site]):
         self._filled = True
         self.other_thread = mode.other_thread
         self.opaque = sorted(set(mode.opaque))
-        passes = passes_of(mode.calls)
-        self.cached = any(len(steps) > 1 for steps, _ in passes)
-        self.given = [given for _, given in passes]
-        for steps, given in passes:
-            sites = [self._site(calls, stepped, given) for calls, stepped in group_calls(steps)]
-            self.passes.append(sites)
-            self.sites += sites
-        for sites in self.passes:
-            number_sites(sites)
-        for index, site in enumerate(self.sites):
-            site.index = index
-        if not self.sites:
+        self._calls = mode.calls
+        plain = is_plain(mode)
+        if plain:  # then sites are put together when somebody reads them
+            self.given = [mark for mark in mode.calls if isinstance(mark, Mark)]
+        elif not self.sites:
             raise RuntimeError(why_nothing(self, mode))
         if self.opaque:
             warnings.warn(
@@ -97,39 +106,24 @@ class Recording(Sequence[Site]):
                 "hypotheses that were there then; record generate(num_beams=1), or the finished sentence in one pass",
                 stacklevel=5,
             )
-        self._check_rows()
+        if not plain:
+            check_rows(self.plan.queries, self.sites)
 
-    def _site(self, calls: list[Call], stepped: bool, given: Mark) -> Site:
-        first = calls[0]
-        windows, batch = None, given.batch
-        if len(calls) == 1 and batch and first.batch > batch and first.batch % batch == 0:
-            from sightline.lens.windows import find_windows
-
-            try:
-                windows = find_windows(self.model, first.path, first.batch, first.queries, given.pixels, given.inputs)
-            except ValueError as error:
-                warnings.warn(f"{first.path} is kept window by window, not put in place: {error}", stacklevel=7)
-        elif first.undecided and not batch and first.batch > 1 and not any("grid" in name for name in given.inputs):
-            warnings.warn(
-                f"{first.path} may attend in windows, and no image was seen to put them back on; record the model that "
-                "is given the pixels",
-                stacklevel=7,
-            )
-        if windows is None and first.undecided and self.plan.queries is not None:
-            choose_rows(calls, self.plan.queries, stepped)
-        return Site(calls, steps=stepped, recording=self, given=given, windows=windows)
-
-    def _check_rows(self) -> None:
-        choice = self.plan.queries
-        if isinstance(choice, Tensor):
-            choice = choice.flatten().tolist()
-        wanted = (
-            [choice] if isinstance(choice, int) else list(choice) if isinstance(choice, list | tuple | range) else []
-        )
-        for site in self.sites:
-            bad = [i for i in wanted if not -site.queries <= i < site.queries]
-            if bad:
-                raise ValueError(f"queries={bad[0]}: {site.name} has queries 0 to {site.queries - 1}")
+    def _put_together(self) -> list[list[Site]]:
+        """The sites of each pass, made of the calls once; two threads may read."""
+        with _reading:
+            if self._calls is not None:
+                passes = passes_of(single_calls(self._calls))
+                self.cached = any(len(steps) > 1 for steps, _ in passes)
+                self.given = [given for _, given in passes]
+                self._passes = []
+                for steps, given in passes:
+                    self._passes.append(sites_of(self, steps, given))
+                self._sites = [site for sites in self._passes for site in sites]
+                for index, site in enumerate(self._sites):
+                    site.index = index
+                self._calls = None
+        return self._passes
 
     # -- as a sequence -----------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ def write_report(
         notes=notes,
         pictures=pictures,
         command=command,
-        versions={"sightline": version("sightline"), "torch": torch.__version__, "python": platform.python_version()},
+        versions={"sightline": _own_version(), "torch": torch.__version__, "python": platform.python_version()},
     )
     return write_page(path, data)
 
@@ -98,3 +98,10 @@ def _checked(checked: Any) -> tuple[list[PageCurve], list[str]]:
     if checked is None:
         return [], []
     return checked.page_curves(), [checked.effect.summary(), checked.curves.summary()]
+
+
+def _own_version() -> str:
+    try:
+        return version("sightline")
+    except PackageNotFoundError:
+        return "not installed, run from its sources"

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Any
 
 from torch import Tensor
@@ -99,6 +100,19 @@ class Plan:
             f"sites='*.{_last_number(last.path)}.*' or heads=[0] keep fewer; sightline.survey(model, ...) lists what "
             "each choice costs; or raise limit="
         )
+
+
+@lru_cache(maxsize=256, typed=True)
+def _plan(*given: Any) -> Plan:
+    return Plan(*given)
+
+
+def plan_of(*given: Any) -> Plan:
+    """`Plan(*given)`, made once for equal choices that have a hash."""
+    try:
+        return _plan(*given)
+    except TypeError:  # a list of rows, of globs, of heads
+        return Plan(*given)
 
 
 def _is_choice(choice: Any) -> bool:

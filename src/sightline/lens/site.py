@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sightline.lens.capture import Call, in_full_precision
+from sightline.lens.capture import Call
 from sightline.lens.given import Mark
+from sightline.lens.products import in_full_precision
 
 _CROSS = re.compile(
     r"cross|encoder_attn|encdec|enc_dec|encoder_decoder|multihead_attn|src_attn|context_attn", re.IGNORECASE

@@ -17,6 +17,7 @@ from torch import nn
 
 from sightline.lens.frame import ELSEWHERE, OUTSIDE, Frame, hint_of, items_of
 from sightline.lens.given import Mark, cache_length
+from sightline.lens.parts import Part, Parts, walk
 from sightline.lens.select import Plan
 
 CALL = nn.Module._call_impl.__code__
@@ -48,20 +49,30 @@ def beside(mode: Any, python: FrameType | None) -> Frame:
 class Stack:
     """Tells one recording which part of its model is running."""
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
+    def __init__(self, plan: Plan, model: nn.Module) -> None:
+        self.plan, self.model = plan, model
         self.serial = 0
-        self._parts: dict[int, tuple[str, bool, nn.Module]] = {}
-        self._name = f"sightline {next(_numbers)}"  # recordings may come and go while one module runs
-        self._begun = f"{self._name} began a part"
-
-    def add(self, path: str, windowed: bool, module: nn.Module) -> None:
-        """Makes a part known, by its own dictionary of hooks: replicas of `nn.DataParallel` share that."""
-        self._parts[id(module._forward_pre_hooks)] = path, windowed, module
+        self.parts = Parts()
+        self._walked = False
+        self.name = f"sightline {next(_numbers)}"  # recordings may come and go while one module runs
+        self._begun = f"{self.name} began a part"
 
     def modules(self) -> list[nn.Module]:
         """All parts that are known."""
-        return [module for _, _, module in self._parts.values()]
+        return [module for part in self.parts.known.values() if (module := part.ref()) is not None]
+
+    def frame_of(self, module: nn.Module, args: tuple, kwargs: dict) -> Frame:
+        """The call of a part, which may have ended."""
+        part = self._part(module)
+        return ELSEWHERE if part is None else self._frame(part, module, args, kwargs)
+
+    def _part(self, module: nn.Module) -> Part | None:
+        """The part that a running module is; the model is looked through once more if it is not as it was."""
+        part, sure = self.parts.find(self.model, module)
+        if not sure and not self._walked:
+            self._walked, self.parts = True, walk(self.model)
+            part, _ = self.parts.find(self.model, module)
+        return part
 
     def frame(self, mode: Any, python: FrameType | None) -> Frame:
         """The module call that runs innermost in `python` and its callers; begins a part that is called on its own."""
@@ -69,10 +80,12 @@ class Stack:
         while python is not None:
             if python.f_code is CALL:
                 names = python.f_locals
-                found = names.get(self._name)
-                part = None if found else self._parts.get(id(names["self"]._forward_pre_hooks))
+                found = names.get(self.name)
+                part = None if found else self._part(names["self"])
                 if part is not None:
-                    found = names[self._name] = self._frame(part[0], part[1], names)
+                    given = names["self"], names["args"], names["kwargs"]
+                    held = None if mode.held is None else mode.held.frame_of(given[2])
+                    found = names[self.name] = held or self._frame(part, *given)
                 if found is not None:
                     if not mode.frames:
                         self.begin(mode, python)
@@ -80,12 +93,11 @@ class Stack:
             python = python.f_back
         return beside(mode, innermost)
 
-    def _frame(self, path: str, windowed: bool, names: Any) -> Frame:
+    def _frame(self, part: Part, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Frame:
         self.serial += 1
-        args, kwargs, module = names["args"], names["kwargs"], names["self"]
-        wanted = self.plan.sites == "*" or self.plan.wants(path)
+        wanted = self.plan.sites == "*" or self.plan.wants(part.path)
         hint, items = hint_of(module, args, kwargs), items_of(args, kwargs)
-        return Frame(path, hint, self.serial, windowed, wanted, module, None, items)
+        return Frame(part.path, hint, self.serial, part.windowed, wanted, module, None, items)
 
     def begin(self, mode: Any, python: FrameType | None) -> None:
         """Notes, once, that a part was called in place of the model: the outermost that is running.
@@ -96,9 +108,9 @@ class Stack:
         while python is not None:
             if python.f_code is CALL:
                 names = python.f_locals
-                found = self._parts.get(id(names["self"]._forward_pre_hooks))
-                if found is not None and found[0]:
-                    outermost, path = names, found[0]
+                part = self._part(names["self"])
+                if part is not None and part.path:
+                    outermost, path = names, part.path
             python = python.f_back
         if outermost is None or self._begun in outermost:
             return

@@ -1,0 +1,110 @@
+"""Calls of one kind, kept together: what they have in common once, and of each what differs."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sightline.lens.capture import Call, whereabouts
+from sightline.lens.products import in_full_precision, products, products_of_many
+
+
+class Kind:
+    """What attention calls have in common that are kept alike.
+
+    fields: of `Call`, but for where it was made.  Rows `start` to `start + count` are kept, as `products` with the keys
+    or else as queries and keys; a call keeps `cost` bytes.
+    """
+
+    def __init__(self, fields: dict[str, Any], start: int, count: int, cost: int, products: bool) -> None:
+        self.fields, self.start, self.count, self.cost, self.products = fields, start, count, cost, products
+
+
+class Bundle:
+    """Calls of one kind in the order they were made, with what is kept of them."""
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        self.count = 0  # calls
+        self.place: tuple[int, ...] = ()  # where the last call's query and key lie in memory
+        self._made: list[tuple[Tensor, ...]] = []  # products, or queries and keys, of (calls, batch, heads, ...) each
+        self._single: list[tuple[Tensor, ...]] = []  # the same call by call, since somebody reads
+        self._held: list[tuple[Tensor, Tensor]] = []  # queries and keys that are soon multiplied
+
+    def add(self, query: Tensor, key: Tensor) -> None:
+        """Keeps one call now."""
+        self.multiply()
+        self.count += 1
+        self.place = whereabouts(query, key)
+        rows = query.narrow(2, self.kind.start, self.kind.count)
+        # the lens's own arithmetic is nobody's attention: an outer recording shall not see it
+        with torch._C.DisableTorchFunction(), in_full_precision(query):
+            if self.kind.products:
+                self._made.append((products(rows, key)[None],))
+            else:  # head by head, since a product would copy them so each time
+                layout = torch.contiguous_format
+                self._made.append((rows.clone(memory_format=layout)[None], key.clone(memory_format=layout)[None]))
+
+    def hold(self, query: Tensor, key: Tensor) -> None:
+        """Keeps one call with the next `multiply`."""
+        self.count += 1
+        self._held.append((query, key))
+
+    def multiply(self) -> None:
+        """Keeps what is held."""
+        if not self._held:
+            return
+        (queries, keys), self._held = zip(*self._held, strict=True), []
+        self.place = whereabouts(queries[-1], keys[-1])
+        start, count = self.kind.start, self.kind.count
+        with in_full_precision(queries[0]):
+            if self.kind.products:
+                self._made += [(part,) for part in products_of_many(queries, keys, start, count)]
+            else:
+                self._made.append((torch.stack([q.narrow(2, start, count) for q in queries]), torch.stack(keys)))
+
+    def part(self, number: int) -> tuple[Tensor, ...]:
+        """What is kept of one call: its products, or its queries and keys."""
+        self.multiply()
+        if len(self._single) <= number:
+            self._single = [one for many in self._made for one in zip(*(t.unbind() for t in many), strict=True)]
+        return self._single[number]
+
+
+class Kept:
+    """One call of a bundle: where it was made.  It stands for a `Call` until somebody reads."""
+
+    __slots__ = ("bundle", "frame", "hint", "number", "path")
+    past = 0
+
+    def __init__(self, bundle: Bundle, number: int, path: str, hint: str, frame: int) -> None:
+        self.bundle, self.number, self.path, self.hint, self.frame = bundle, number, path, hint, frame
+
+    @property
+    def place(self) -> tuple[int, ...]:
+        """Where query and key lie in memory, while no other call of the kind has come."""
+        self.bundle.multiply()
+        return self.bundle.place if self.number == self.bundle.count - 1 else ()
+
+    def __getattr__(self, name: str) -> Any:
+        """All else is as the kind has it."""
+        try:
+            return self.bundle.kind.fields[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def nbytes(self) -> int:
+        """Bytes that this call keeps."""
+        return self.bundle.kind.cost
+
+    def call(self, waiting: list[Call]) -> Call:
+        """The call itself; `waiting` are those whose products become weights when one of them is read."""
+        kind, part = self.bundle.kind, self.bundle.part(self.number)
+        call = Call.__new__(Call)
+        call.__dict__ = {**kind.fields, "path": self.path, "hint": self.hint, "frame": self.frame, "place": ()}
+        if kind.products:
+            call.weights, call.waiting = part[0], waiting
+            waiting.append(call)
+        else:
+            call.query, call.key = part
+        return call

@@ -1,0 +1,133 @@
+"""Scores of chosen rows, query key^T, of one attention call or of many that are alike.
+
+Numbers of half precision are multiplied as they are and summed in float32 where the device can do that (a GPU): to make
+float32 of all keys first takes several times as long as the products of one row.
+"""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_COPIED = 2**14  # numbers of a batch item's keys that a CPU copies for longer than a product takes to begin
+_LARGE = 2**22  # bytes of a call's keys that a GPU copies for longer than a product takes to begin
+_NO_CHANGE = nullcontext()
+_diagonals: dict[tuple, Tensor] = {}  # an identity matrix for each number of heads, device and dtype
+
+
+def in_full_precision(tensor: Tensor) -> Any:
+    """A context in which autocast leaves products of `tensor` alone."""
+    if not torch._C._is_any_autocast_enabled():  # 0.2 microseconds; naming the device takes 0.7
+        return _NO_CHANGE
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
+def products(query: Tensor, key: Tensor, scale: float | None = None) -> Tensor:
+    """scale * query key^T, (batch, heads, rows, keys), a tensor of its own, float32 or float64.
+
+    query (batch, heads, rows, width), key (batch, key_heads, keys, width) with key_heads dividing heads.
+    """
+    batch, heads, rows, width = query.shape
+    key_heads, keys = key.shape[1], key.shape[2]
+    on_gpu = key.is_cuda and not torch.compiler.is_compiling()
+    half = query.element_size() < 4  # float16, bfloat16
+    if half and not (on_gpu and _sums_in_float32(key)):
+        query, key, half = query.float(), key.float(), False
+    if scale is not None and not half:
+        query = query * scale
+    if heads != key_heads:
+        # consecutive query heads share a key head: stacked under it, no copy of the keys is needed
+        query = query.reshape(batch, key_heads, heads // key_heads * rows, width)
+    if batch == 1:  # what `matmul` comes to, without its own steps: a fifth less time between two layers
+        scores = _multiply(query[0], key[0].mT)
+    elif on_gpu and query.shape[2] == 1 and _side_by_side(key):
+        scores = _rows_of_large([query], [key])[0]
+    elif on_gpu:
+        scores = _multiply(query.flatten(0, 1), key.flatten(0, 1).mT)
+    elif _dear_together(query, key):
+        scores = torch.stack([torch.matmul(q, k.mT) for q, k in zip(query, key, strict=True)])
+    else:
+        scores = torch.matmul(query, key.mT)
+    scores = scores.view(batch, heads, rows, keys)
+    return scores * scale if half and scale is not None else scores
+
+
+def products_of_many(queries: Sequence[Tensor], keys: Sequence[Tensor], start: int, count: int) -> list[Tensor]:
+    """Products of `count` rows from `start` on of many calls alike, in parts of (calls, batch, heads, rows, keys).
+
+    On a GPU each step is short and takes as long to ask for: small calls are copied together and multiplied at once.
+    """
+    query, key = queries[0], keys[0]
+    if len(queries) == 1:
+        return [products(query.narrow(2, start, count), key)[None]]
+    if key.numel() * key.element_size() < _LARGE:
+        if query.shape[2] <= key.shape[2]:  # else cutting out the rows first is worth its time
+            rows = torch.cat(list(queries)).narrow(2, start, count)
+        else:
+            rows = torch.cat([q.narrow(2, start, count) for q in queries])
+        scores = products(rows, torch.cat(list(keys)))
+        return [scores.view(len(queries), len(query), *scores.shape[1:])]
+    cut = [q.narrow(2, start, count) for q in queries]
+    if count == 1 and query.shape[1] == key.shape[1] and _side_by_side(key) and _sums_in_float32(key):
+        return [scores[None] for scores in _rows_of_large(cut, keys)]
+    return [products(q, k)[None] for q, k in zip(cut, keys, strict=True)]
+
+
+def _rows_of_large(queries: Sequence[Tensor], keys: Sequence[Tensor]) -> list[Tensor]:
+    """Products of one row a call, (batch, heads, 1, keys) each, where the heads of a key lie side by side in memory.
+
+    Keys are taken as (batch, keys, heads * width), and each head's query as such a vector with zeros elsewhere: one
+    product for all heads that copies no keys.
+    """
+    batch, heads, _, width = queries[0].shape
+    rows = torch.cat([q.transpose(2, 3) for q in queries]) if len(queries) > 1 else queries[0].transpose(2, 3)
+    apart = (rows * _diagonal(heads, rows)).view(-1, batch, heads * width, heads)
+    many = zip(keys, apart.unbind(), strict=True)
+    return [_multiply(k.transpose(1, 2).flatten(2), q).mT.unsqueeze(2) for k, q in many]
+
+
+def _diagonal(heads: int, like: Tensor) -> Tensor:
+    """The identity matrix as (heads, 1, heads)."""
+    sign = heads, like.device, like.dtype
+    if sign not in _diagonals:
+        with torch.inference_mode(False):
+            _diagonals[sign] = torch.eye(heads, device=like.device, dtype=like.dtype)[:, None]
+    return _diagonals[sign]
+
+
+def _multiply(one: Tensor, other: Tensor) -> Tensor:
+    """Products of batches of matrices, in float32 where they have half precision."""
+    if one.element_size() < 4:
+        return torch.bmm(one, other, out_dtype=torch.float32)
+    return torch.bmm(one, other)
+
+
+def _sums_in_float32(tensor: Tensor) -> bool:
+    """Whether a tensor's GPU multiplies numbers of its precision with sums in float32."""
+    return tensor.element_size() >= 4 or _sums_half(tensor.get_device(), tensor.dtype)
+
+
+@lru_cache
+def _sums_half(device: int, dtype: torch.dtype) -> bool:
+    own = torch.version.hip is None
+    return own and (dtype == torch.float16 or torch.cuda.get_device_capability(device) >= (8, 0))
+
+
+def _side_by_side(key: Tensor) -> bool:
+    """Whether a key's heads lie side by side in memory, as a projection of all heads leaves them."""
+    return key.stride(3) == 1 and key.stride(1) == key.shape[3]
+
+
+def _dear_together(query: Tensor, key: Tensor) -> bool:
+    """Whether a CPU takes a few rows of a batch of several faster one item at a time.
+
+    Models lay keys out as (batch, keys, heads, width); one product of batch and heads together would copy them all
+    first, which takes four times as long as the products themselves.
+    """
+    _, heads, keys, width = key.shape
+    large = heads * keys * width >= _COPIED and query.shape[2] * 4 <= width
+    apart = key.stride(0) != heads * key.stride(1)
+    return large and apart and key.device.type == "cpu" and not torch.compiler.is_compiling()

@@ -1,0 +1,332 @@
+"""Calls that are held until the model ends come out as if each had been looked at when it was made."""
+
+import copy
+import gc
+import threading
+import weakref
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import sightline
+from sightline.lens import alike, dispatch, held
+
+OWN = F.scaled_dot_product_attention
+
+
+class Attend(nn.Module):
+    """Attention of four heads over tokens (batch, length, 16); `times` calls in one module call."""
+
+    def __init__(self, *, times: int = 1, groups: int = 1, fused: bool = True, causal: bool = False) -> None:
+        super().__init__()
+        self.query, self.key, self.value = nn.Linear(16, 16), nn.Linear(16, 16 // groups), nn.Linear(16, 16 // groups)
+        self.times, self.groups, self.fused, self.causal = times, groups, fused, causal
+
+    def forward(self, tokens: Tensor, memory: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        other = tokens if memory is None else memory
+        for _ in range(self.times):
+            query = self.query(tokens).unflatten(-1, (-1, 4)).transpose(1, 2)
+            key, value = (part(other).unflatten(-1, (-1, 4)).transpose(1, 2) for part in (self.key, self.value))
+            if self.fused:
+                given = {"enable_gqa": True} if self.groups > 1 else {}
+                found = F.scaled_dot_product_attention(
+                    query, key, value, attn_mask=mask, is_causal=self.causal, **given
+                )
+            else:
+                found = (query @ key.mT / 2).softmax(-1) @ value
+            tokens = tokens + found.transpose(1, 2).flatten(2)
+        return tokens
+
+
+class Net(nn.Module):
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.body = nn.ModuleDict({"layers": nn.ModuleList(layers)})
+
+    def forward(self, tokens: Tensor, memory: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        for number, layer in enumerate(self.body["layers"]):
+            tokens = layer(tokens, memory if number % 2 else None, mask)
+        return tokens
+
+
+@pytest.fixture
+def holding(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Holds calls on a CPU too; the numbers of calls that were looked at together."""
+    looked: list[int] = []
+    look = held.Held.look
+
+    def watched(self: held.Held) -> None:
+        if self.calls:
+            looked.append(len(self.calls))
+        look(self)
+
+    monkeypatch.setattr(dispatch, "MODE_ALWAYS", False)
+    monkeypatch.setattr(held, "HOLDS_ALL", True)
+    monkeypatch.setattr(held.Held, "look", watched)
+    return looked
+
+
+def told(model: nn.Module, *given: Tensor | None, **choices) -> list[tuple]:
+    with torch.no_grad(), sightline.record(model, **choices) as seen:
+        model(*given)
+    return [(site.name, site.kind, site.query_index.tolist(), site.weights) for site in seen]
+
+
+def compare(model: nn.Module, *given: Tensor | None, monkeypatch: pytest.MonkeyPatch, **choices) -> None:
+    """Held or seen by the dispatcher, twice: a second recording knows all kinds of calls."""
+    for _ in range(2):
+        kept = told(model, *given, **choices)
+        with monkeypatch.context() as patch:
+            patch.setattr(held, "HOLDS_ALL", False)
+            seen = told(model, *given, **choices)
+        assert [one[:3] for one in kept] == [one[:3] for one in seen]
+        for one, other in zip(kept, seen, strict=True):
+            torch.testing.assert_close(one[3], other[3], atol=1e-6, rtol=0)
+
+
+LAYERS = {
+    "self": [Attend() for _ in range(4)],
+    "causal": [Attend(causal=True) for _ in range(3)],
+    "twice in one call": [Attend(times=2), Attend(times=2)],
+    "grouped heads": [Attend(groups=2), Attend(groups=2), Attend(groups=4)],
+    "some written out": [Attend(), Attend(fused=False), Attend(), Attend(fused=False)],
+    "in a part": [Net(Attend(), Attend()), Net(Attend())],
+}
+
+
+@pytest.mark.parametrize("layers", LAYERS)
+@pytest.mark.parametrize("queries", [None, sightline.CLS, sightline.LAST, 2, slice(1, 4), [0, 2]])
+@pytest.mark.parametrize("limit", [0, 2000, 2**26])
+def test_held_or_seen_at_once_is_one(layers: str, queries, limit: int, holding: list[int], monkeypatch) -> None:
+    torch.manual_seed(0)
+    monkeypatch.setattr(held, "LIMIT", limit)
+    model, tokens = Net(*copy.deepcopy(LAYERS[layers])), torch.randn(2, 5, 16)
+    compare(model, tokens, monkeypatch=monkeypatch, queries=queries)
+    if limit > 2000 and layers == "self":
+        assert holding == [4, 4]
+    if limit <= 2000:
+        assert max(holding) < 4
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_other_sequences_masks_and_precisions(batch: int, holding: list[int], monkeypatch) -> None:
+    torch.manual_seed(1)
+    model = Net(*(Attend() for _ in range(4)))
+    tokens, memory = torch.randn(batch, 5, 16), torch.randn(batch, 5, 16)
+    mask = torch.ones(5, 5, dtype=torch.bool).tril()
+    for given in ((tokens, memory), (tokens, None, mask), (tokens, memory, torch.randn(batch, 1, 5, 5))):
+        compare(model, *given, monkeypatch=monkeypatch, queries=sightline.LAST)
+    compare(model.bfloat16(), tokens.bfloat16(), monkeypatch=monkeypatch, queries=sightline.CLS)
+    assert holding
+
+
+def test_what_is_held_comes_before_what_is_seen_later(holding: list[int]) -> None:
+    model = Net(Attend(), Attend(fused=False), Attend(), nn.MultiheadAttention(16, 4, batch_first=True))
+    model.body["layers"][3].forward = lambda x, memory, mask: nn.MultiheadAttention.forward(
+        model.body["layers"][3], x, x, x, need_weights=False
+    )[0]
+    with torch.no_grad(), sightline.record(model) as seen:
+        model(torch.randn(2, 5, 16))
+    assert [site.path for site in seen] == [f"body.layers.{number}" for number in range(4)]
+    assert holding[0] == 1
+
+
+@pytest.mark.parametrize("small", [0, 70, 2**20])
+@pytest.mark.parametrize("limit", [0, 150, 2**20])
+def test_windows_one_by_one_are_one_site_however_they_are_looked_at(
+    small: int, limit: int, holding: list[int], monkeypatch
+) -> None:
+    class Windows(nn.Module):
+        def forward(self, tokens: Tensor, *_: Tensor | None) -> Tensor:
+            parts = [F.scaled_dot_product_attention(part, part, part) for part in tokens[:, None].split([2, 3, 3], 2)]
+            return torch.cat(parts, 2)[:, 0]
+
+    monkeypatch.setattr(held, "SMALL", small)  # 2 x 4 numbers of query and key: 64 bytes, 3 x 4: 96
+    monkeypatch.setattr(held, "LIMIT", limit)
+    model, tokens = Net(Windows(), Windows()), torch.randn(1, 8, 4)
+    for _ in range(2):
+        found = told(model, tokens)
+        assert [one[0] for one in found] == ["body.layers.0", "body.layers.1"]
+        blocks = [tokens[0, start:stop] for start, stop in ((0, 2), (2, 5), (5, 8))]
+        expected = torch.block_diag(*((block @ block.mT / 2).softmax(-1) for block in blocks))
+        torch.testing.assert_close(found[0][3][0, 0], expected)
+
+
+def test_a_function_scripted_meanwhile_is_torchs_own(holding: list[int]) -> None:
+    def attend(x: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(x, x, x)
+
+    tokens = torch.randn(1, 5, 16)
+    with torch.no_grad(), sightline.record(Net(Attend())) as seen:
+        scripted = torch.jit.script(attend)
+        seen.model(tokens)
+    assert len(seen) == 1
+    torch.testing.assert_close(scripted(tokens), attend(tokens))
+
+
+def test_a_model_that_writes_to_a_key_is_told_once_and_recorded_then(holding: list[int]) -> None:
+    class Overwrites(Attend):
+        def forward(self, tokens: Tensor, memory: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+            key = self.key(tokens)[:, None]
+            found = F.scaled_dot_product_attention(key, key, key)
+            key.zero_()
+            return tokens + found[:, 0]
+
+    model, tokens = Net(Overwrites()), torch.randn(1, 5, 16)
+    with pytest.raises(
+        RuntimeError, match="Net writes to a query, key or mask after its attention call; record once more"
+    ):
+        told(model, tokens)
+    key = model.body["layers"][0].key(tokens).detach()
+    torch.testing.assert_close(told(model, tokens)[0][3][0], (key @ key.mT / 4).softmax(-1))
+
+
+def test_torch_has_its_function_back(holding: list[int]) -> None:
+    class Fails(nn.Module):
+        def forward(self, tokens: Tensor, *_: Tensor | None) -> Tensor:
+            raise KeyError("on its way")
+
+    model, tokens = Net(Attend(), Attend()), torch.randn(1, 5, 16)
+    with torch.no_grad(), sightline.record(model) as outer:
+        assert F.scaled_dot_product_attention is not OWN
+        with sightline.record(model.body["layers"][1]) as inner:
+            model(tokens)
+        assert F.scaled_dot_product_attention is not OWN
+    assert F.scaled_dot_product_attention is OWN
+    assert [len(outer), len(inner)] == [2, 1]
+    with pytest.raises(KeyError), torch.no_grad(), sightline.record(Net(Attend(), Fails())) as seen:
+        seen.model(tokens)
+    assert F.scaled_dot_product_attention is OWN
+    assert not held._running
+    assert F.scaled_dot_product_attention(tokens, tokens, tokens).shape == tokens.shape
+
+
+def test_an_interrupted_pass_does_not_spoil_the_next(holding: list[int]) -> None:
+    class Interrupts(nn.Module):
+        again = False
+
+        def forward(self, tokens: Tensor, *_: Tensor | None) -> Tensor:
+            if not self.again:
+                self.again = True
+                raise KeyboardInterrupt
+            return tokens
+
+    model, tokens = Net(Attend(), Interrupts(), Attend()), torch.randn(1, 5, 16)
+    with torch.no_grad(), sightline.record(model) as seen:
+        with pytest.raises(KeyboardInterrupt):
+            model(tokens)
+        model(tokens + 1)
+    assert [[site.path for site in sites] for sites in seen.passes] == [
+        ["body.layers.0"],
+        ["body.layers.0", "body.layers.2"],
+    ]
+    expected = told(model, tokens + 1)
+    torch.testing.assert_close(seen[1].weights, expected[0][3])
+
+
+def test_a_function_that_somebody_else_put_there_stays(holding: list[int], monkeypatch) -> None:
+    called = []
+
+    def theirs(*args: Tensor, **kwargs) -> Tensor:
+        called.append(1)
+        return OWN(*args, **kwargs)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", theirs)
+    model, tokens = Net(Attend(), Attend()), torch.randn(1, 5, 16)
+    assert len(told(model, tokens)) == len(called) == 2
+    assert F.scaled_dot_product_attention is theirs
+    assert not holding
+
+
+def test_another_thread_is_not_held(holding: list[int]) -> None:
+    model, other, tokens = Net(Attend()), Net(Attend(), Attend()), torch.randn(1, 5, 16)
+    done: list[Tensor] = []
+
+    class Waits(nn.Module):
+        def forward(self, tokens: Tensor, *_: Tensor | None) -> Tensor:
+            thread = threading.Thread(target=lambda: done.append(other(tokens)))
+            thread.start()
+            thread.join()
+            return tokens
+
+    model.body["layers"].append(Waits())
+    assert [one[0] for one in told(model, tokens)] == ["body.layers.0"]
+    assert len(done) == 1
+
+
+def test_nothing_that_was_held_lives_on(holding: list[int]) -> None:
+    model, tokens = Net(Attend(), Attend()), torch.randn(1, 5, 16)
+    alive: list[weakref.ref] = []
+    project = model.body["layers"][0].key.forward
+
+    def forward(tokens: Tensor) -> Tensor:
+        found = project(tokens)
+        alive.append(weakref.ref(found))
+        return found
+
+    model.body["layers"][0].key.forward = forward
+    with torch.no_grad(), sightline.record(model, queries=sightline.CLS) as seen:
+        model(tokens)
+        gc.collect()
+        assert [ref() for ref in alive] == [None]
+    assert seen[0].weights.shape == (1, 4, 1, 5)
+
+
+def test_calls_below_torch_func_are_refused_in_words(holding: list[int]) -> None:
+    class Mapped(nn.Module):
+        def forward(self, tokens: Tensor, *_: Tensor | None) -> Tensor:
+            return torch.func.vmap(lambda one: F.scaled_dot_product_attention(one, one, one))(tokens[:, None])[:, 0]
+
+    with pytest.raises(RuntimeError, match=r"torch\.func"):
+        told(Net(Mapped()), torch.randn(2, 5, 16))
+
+
+def test_sites_are_put_together_when_somebody_reads(holding: list[int]) -> None:
+    model, tokens = Net(*(Attend() for _ in range(6))), torch.randn(1, 5, 16)
+    expected = [one[3] for one in told(model, tokens, queries=sightline.CLS)]
+    with torch.no_grad(), sightline.record(model, queries=sightline.CLS) as seen:
+        model(tokens)
+    found: list[tuple[int, Tensor]] = []
+    readers = [threading.Thread(target=lambda n=n: found.append((n, seen[n].weights))) for n in range(6)]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+    assert len(found) == len(seen.passes[0]) == 6
+    for number, weights in found:
+        torch.testing.assert_close(weights, expected[number])
+    assert seen.bytes == 6 * 4 * 5 * 4
+
+
+def test_the_limit_holds_for_what_is_held(holding: list[int]) -> None:
+    model, tokens = Net(*(Attend() for _ in range(6))), torch.randn(1, 5, 16)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="limit=239 bytes: 240 after"):
+            told(model, tokens, queries=sightline.CLS, limit=239)
+
+
+def test_a_model_that_changed_below_its_first_levels_is_told_by_its_new_names(holding: list[int]) -> None:
+    model, tokens = Net(Net(Attend()), Attend()), torch.randn(1, 5, 16)
+    assert [one[0] for one in told(model, tokens)] == ["body.layers.0.body.layers.0", "body.layers.1"]
+    model.body["layers"][0].body["layers"].append(Attend())
+    inner = ["body.layers.0.body.layers.0", "body.layers.0.body.layers.1"]
+    assert [one[0] for one in told(model, tokens)] == [*inner, "body.layers.1"]
+    model.body["layers"][0].body["layers"] = nn.ModuleList(reversed(model.body["layers"][0].body["layers"]))
+    assert [one[0] for one in told(model, tokens)] == [*inner, "body.layers.1"]
+    inside = model.body["layers"][0].body["layers"]
+    model.body["layers"][0].body["blocks"] = inside
+    del model.body["layers"][0].body["layers"]
+    model.body["layers"][0].forward = lambda tokens, *_: inside[1](inside[0](tokens))
+    renamed = ["body.layers.0.body.blocks.0", "body.layers.0.body.blocks.1", "body.layers.1"]
+    assert [one[0] for one in told(model, tokens)] == renamed
+
+
+def test_kinds_are_not_remembered_without_end(monkeypatch) -> None:
+    monkeypatch.setattr(alike, "_known", {})
+    monkeypatch.setattr(alike, "_MOST", 3)
+    model = Net(Attend(), Attend())
+    for length in range(3, 10):
+        assert len(told(model, torch.randn(1, length, 16), queries=sightline.CLS)) == 2
+        assert len(alike._known) <= 3
