@@ -8,8 +8,8 @@ from pathlib import Path
 from run_time_checks import check_modules
 
 # Before anything of the package is imported: every annotation below `sightline` is checked by beartype at each call.
-# Not in the interceptor, whose work becomes part of compiled graphs (Dynamo cannot trace the checks) and which reads who
-# called it, and not in record and select, whose own refusals of wrong arguments are tested.
+# Not in the interceptor, whose work becomes part of compiled graphs (Dynamo cannot trace the checks) and which reads by
+# whom it is called, and not in record and select, whose own refusals of wrong arguments are tested.
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "sightline"
 CHECKED = sorted(
     ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts)
