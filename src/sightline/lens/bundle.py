@@ -27,7 +27,8 @@ class Bundle:
         self.kind = kind
         self.count = 0  # calls
         self.place: tuple[int, ...] = ()  # where the last call's query and key lie in memory
-        self._made: list[tuple[Tensor, ...]] = []  # products, or queries and keys, of (calls, batch, heads, ...) each
+        # products, or queries and keys, (batch, heads, ...) of one call each, or (calls, batch, heads, ...) of several
+        self._made: list[tuple[Tensor, ...]] = []
         self._single: list[tuple[Tensor, ...]] = []  # the same call by call, since somebody reads
         self._held: list[tuple[Tensor, Tensor]] = []  # queries and keys that are soon multiplied
 
@@ -40,10 +41,10 @@ class Bundle:
         # the lens's own arithmetic is nobody's attention: an outer recording shall not see it
         with torch._C.DisableTorchFunction(), in_full_precision(query):
             if self.kind.products:
-                self._made.append((products(rows, key)[None],))
+                self._made.append((products(rows, key),))
             else:  # head by head, since a product would copy them so each time
                 layout = torch.contiguous_format
-                self._made.append((rows.clone(memory_format=layout)[None], key.clone(memory_format=layout)[None]))
+                self._made.append((rows.clone(memory_format=layout), key.clone(memory_format=layout)))
 
     def hold(self, query: Tensor, key: Tensor) -> None:
         """Keeps one call with the next `multiply`."""
@@ -67,8 +68,12 @@ class Bundle:
         """What is kept of one call: its products, or its queries and keys."""
         self.multiply()
         if len(self._single) <= number:
-            self._single = [one for many in self._made for one in zip(*(t.unbind() for t in many), strict=True)]
+            self._single = [one for made in self._made for one in _calls(made)]
         return self._single[number]
+
+
+def _calls(made: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:
+    return [made] if made[0].dim() == 4 else list(zip(*(tensor.unbind() for tensor in made), strict=True))
 
 
 class Kept:

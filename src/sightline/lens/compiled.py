@@ -21,7 +21,6 @@ from sightline.lens.capture import (
     softmax_rows,
 )
 from sightline.lens.frame import OUTSIDE, Frame
-from sightline.lens.held import OWN
 
 try:
     from torch._higher_order_ops.flex_attention import flex_attention as _flex_operator
@@ -41,7 +40,7 @@ def see_compiled(mode: Any, func: Callable, args: tuple, kwargs: dict[str, Any])
         if output.dim() >= 3:
             mode.opaque.append(f"softmax inside torch.compile in {frame.path}")
     elif not frame.wanted:
-        if func is F.multi_head_attention_forward or func is OWN:
+        if func is F.multi_head_attention_forward or func is F.scaled_dot_product_attention:
             mode.skipped.append(frame.path)
     elif func is F.multi_head_attention_forward:
         parts = projected(args, kwargs)
@@ -50,7 +49,7 @@ def see_compiled(mode: Any, func: Callable, args: tuple, kwargs: dict[str, Any])
         else:
             hint = frame.hint or ("self" if args[0] is args[1] else "cross")
             _keep_compiled(mode, frame.path, hint, *parts, False, None, 0.0)
-    elif func is OWN:
+    elif func is F.scaled_dot_product_attention:
         query, key, _, mask, dropout, causal, scale = operands_of(*args, **kwargs)
         _keep_compiled(mode, frame.path, frame.hint, query, key, mask, causal, scale, dropout)
     return output

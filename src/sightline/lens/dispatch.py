@@ -26,7 +26,7 @@ from torch.library import Library, fallthrough_kernel
 from torch.utils._device import DeviceContext
 
 from sightline.lens.attach import follow_ends
-from sightline.lens.held import give_back, lend, scaled_dot_product_attention
+from sightline.lens.held import Held
 from sightline.lens.key import KEY, KEY_NAME, ask, put_up, take_down
 from sightline.lens.stack import CALL, READABLE
 from sightline.lens.written import see_softmax
@@ -50,7 +50,8 @@ _SOFTMAX = {"softmax", "_softmax", "_safe_softmax"}
 _OPAQUE = ("flash_attn", "flash_attention_", "efficient_attention", "cudnn_attention", "sageattn", "xformers_flash")
 _FAST = {"_native_multi_head_attention", "_transformer_encoder_layer_fwd", "_triton_multi_head_attention"}
 _HEADS = F.multi_head_attention_forward.__code__
-_BETWEEN, _OF_F = {F.softmax.__code__, scaled_dot_product_attention.__code__}, F.__dict__
+_OF_SOFTMAX, _OF_F = F.softmax.__code__, F.__dict__
+_include = torch._C._dispatch_tls_set_dispatch_key_included  # `ask`, without one more Python function between
 
 _recording: dict[int, Any] = {}  # the interceptor of each thread that records through the dispatcher
 _kernels: list[Library] = []  # kernels last as long as these
@@ -79,7 +80,7 @@ def watching(mode: Any) -> Iterator[None]:
             yield
         return
     _recording[mode.thread] = mode
-    mode.held = lend(mode) if mode.plan.hold and not mode.plan.gradients else None
+    mode.held = Held(mode) if mode.plan.hold and not mode.plan.gradients else None
     ask(True)
     try:
         yield
@@ -87,8 +88,6 @@ def watching(mode: Any) -> Iterator[None]:
             mode.held.end()
     finally:
         del _recording[mode.thread]
-        if mode.held is not None:
-            give_back(mode.held)
         if mode.thread == get_ident():  # else a generator was closed elsewhere: kernels find no recording
             ask(False)
             take_down(mode)
@@ -205,16 +204,22 @@ def _kernel(operator: Any, meaning: str) -> Callable:
 
     def kernel(*args: Any, **kwargs: Any) -> Any:
         mode = _recording.get(get_ident())  # none in a worker of autograd, which inherits the key
-        ask(False)
+        _include(KEY, False)
         if mode is not None:
             mode.up = False  # it cannot be, or this would not be called: backward puts keys and modes back
         try:
             if mode is None or mode.paused or _beside_the_pass():
                 return run(*args, **kwargs)
-            return _see(mode, operator, run, meaning, args, kwargs, sys._getframe(1))
+            caller = sys._getframe(1)
+            if meaning != "fused" or caller.f_globals is _OF_F:
+                return _see(mode, operator, run, meaning, args, kwargs, caller)
+            output = run(*args, **kwargs)
+            if mode.held is None or not mode.held.hold(args, kwargs, caller):
+                mode.take(mode._frame(caller), args, kwargs, output)
+            return output
         finally:
             if mode is None or not mode.up:
-                ask(True)
+                _include(KEY, True)
 
     return kernel
 
@@ -228,14 +233,12 @@ def _see(
     mode: Any, operator: Any, run: Callable, meaning: str, args: tuple, kwargs: dict[str, Any], caller: FrameType
 ) -> Any:
     """Runs the operator and tells the interceptor; `caller` is the Python that called it."""
-    if caller.f_code in _BETWEEN and caller.f_back is not None:
+    if caller.f_code is _OF_SOFTMAX and caller.f_back is not None:
         caller = caller.f_back
     heads = caller.f_locals if caller.f_code is _HEADS else None
     if heads is None and caller.f_globals is _OF_F:
         return run(*args, **kwargs)  # part of another function of torch, such as gumbel_softmax
     frame = mode._frame(caller)
-    if heads is None and meaning == "fused":
-        return mode._fused(run, args, kwargs, frame)
     before = frame.hint
     if heads is not None:
         frame.hint = before or ("self" if _same(heads["query"], heads["key"]) else "cross")

@@ -1,28 +1,21 @@
 """Attention calls that are held while a model runs on a GPU, and looked at together when it has ended.
 
 There a pass lasts as long as Python takes to ask for it, and between two layers each line of Python finds the caches of
-the processor full of something else: it takes several times as long as in a loop.  So a call of
-`F.scaled_dot_product_attention` is noted with what it was given, and everything else is done for all calls at once.
-Whatever is called by another name, or not plainly, is seen by the dispatcher as ever.
+the processor full of something else: it takes several times as long as in a loop.  So a plain call of fused attention
+is noted with what it was given, and everything else is done for all calls at once.
 """
 
-import sys
-import threading
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import get_ident
 from types import FrameType
 from typing import Any
+from weakref import WeakSet
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.compiler import is_compiling
-from torch.jit._builtins import _register_builtin
 
 from sightline.lens.frame import Frame
-from sightline.lens.key import KEY, unseen
+from sightline.lens.key import unseen
 from sightline.lens.parts import Part
 from sightline.lens.stack import CALL
 
@@ -30,13 +23,8 @@ HOLDS_ALL = False  # for tests: on other devices too
 # bytes of queries and keys that are held at most, of one call (with more the GPU has work meanwhile) and of all
 SMALL, LIMIT = 2**25, 2**26
 
-OWN: Callable[..., Tensor] = torch._C._nn.scaled_dot_product_attention  # what F has when nothing is recorded
-_of_torch, _include = F.__dict__, torch._C._dispatch_tls_set_dispatch_key_included
 _stream_of: Callable[[int], int] = getattr(torch._C, "_cuda_getCurrentRawStream", lambda device: 0)
-_running: dict[int, "Held"] = {}  # of each thread in which a recorded model runs
-_writers = weakref.WeakSet[type]()  # classes of models that write to what they gave an attention call
-_users = 0
-_lock = threading.Lock()
+_writers = WeakSet[type]()  # classes of models that write to what they gave an attention call
 
 
 class Held:
@@ -57,11 +45,10 @@ class Held:
         # what inference_mode makes does not tell whether it was written to since
         self.holds = type(self.mode.model) not in _writers and not torch.is_inference_mode_enabled()
         self.known = self.mode.stack.parts.known
-        _running[self.mode.thread] = self
 
     def end(self) -> None:
         """The model has ended."""
-        _running.pop(self.mode.thread, None)
+        self.holds = False
         self.look()
         self._last = None, None
 
@@ -70,9 +57,9 @@ class Held:
         if not self.calls:
             return
         calls, self.calls, self.bytes = self.calls, [], 0
-        for written, args, kwargs, *_ in calls:
+        for written, args, *_ in calls:
             same = args[0]._version == written[0] and args[1]._version == written[1]
-            if not same or (len(written) > 2 and kwargs["attn_mask"]._version != written[2]):
+            if not same or (len(written) > 2 and args[3]._version != written[2]):
                 _writers.add(type(self.mode.model))
                 raise RuntimeError(
                     f"{type(self.mode.model).__name__} writes to a query, key or mask after its attention call; record "
@@ -92,16 +79,16 @@ class Held:
 
     def hold(self, args: tuple, kwargs: dict[str, Any], python: FrameType | None) -> bool:
         """Holds a call that this Python has made.  False where it has to be looked at now."""
-        query, key, _ = args
-        if not self.holds or not (query.is_cuda or HOLDS_ALL):
+        query, key = args[0], args[1]
+        if not self.holds or not (query.is_cuda or HOLDS_ALL) or type(query) is not Tensor:
             return False
-        mask = kwargs.get("attn_mask")
+        mask = args[3] if len(args) > 3 else None
         try:
             size = query.nbytes + key.nbytes
             written = (query._version, key._version) if mask is None else (query._version, key._version, mask._version)
         except RuntimeError:  # tensors that do not tell
             return False
-        if size > SMALL or type(kwargs.get("scale")) is Tensor:
+        if size > SMALL:
             return False
         while python is not None and python.f_code is not CALL:
             python = python.f_back
@@ -132,46 +119,3 @@ class Held:
         with torch.cuda.stream(self._stream):
             yield
         torch.cuda.current_stream(device).wait_stream(self._stream)
-
-
-def scaled_dot_product_attention(*args: Any, **kwargs: Any) -> Tensor:
-    """Torch's own function of this name; a recorded model's calls are held, or looked at here."""
-    held = None if is_compiling() else _running.get(get_ident())
-    if held is None or len(args) != 3 or type(args[0]) is not Tensor:
-        return OWN(*args, **kwargs)
-    mode, caller = held.mode, sys._getframe(1)
-    if mode.up or mode.paused or caller.f_globals is _of_torch or torch._C._current_graph_task_id() != -1:
-        return OWN(*args, **kwargs)
-    _include(KEY, False)
-    try:
-        output = OWN(*args, **kwargs)
-        if not held.hold(args, kwargs, caller):
-            mode.take(mode._frame(caller), args, kwargs, output)
-        return output
-    finally:
-        _include(KEY, True)
-
-
-def lend(mode: Any) -> Held | None:
-    """Puts our function in the place of torch's own; None, and nothing is changed, where that is somebody else's."""
-    global _users
-    with _lock:
-        if F.scaled_dot_product_attention is OWN:
-            F.scaled_dot_product_attention = scaled_dot_product_attention
-            _register_builtin(scaled_dot_product_attention, "aten::scaled_dot_product_attention")  # for TorchScript
-        elif F.scaled_dot_product_attention is not scaled_dot_product_attention:
-            return None
-        _users += 1
-        return Held(mode)
-
-
-def give_back(held: Held) -> None:
-    """Puts torch's own function back when the last recording ends; what is held still is let go."""
-    global _users
-    if _running.get(held.mode.thread) is held:  # the model was interrupted
-        del _running[held.mode.thread]
-    held.calls.clear()
-    with _lock:
-        _users -= 1
-        if not _users and F.scaled_dot_product_attention is scaled_dot_product_attention:
-            F.scaled_dot_product_attention = OWN

@@ -42,7 +42,7 @@ from sightline.lens.compiled import see_compiled, take_compiled
 from sightline.lens.dispatch import meaning_of
 from sightline.lens.frame import ELSEWHERE, Frame
 from sightline.lens.given import Caches, Mark
-from sightline.lens.held import OWN, Held
+from sightline.lens.held import Held
 from sightline.lens.hooks import Hooks
 from sightline.lens.key import ask, unseen
 from sightline.lens.products import in_full_precision, products
@@ -54,7 +54,7 @@ _MEANING: dict[Any, str] = {}  # what each torch function means to the lens, fou
 
 
 def _meaning(func: Any) -> str:
-    if func is OWN:
+    if func is F.scaled_dot_product_attention:
         return "fused"
     return "heads" if func is F.multi_head_attention_forward else meaning_of(getattr(func, "__name__", ""))
 
@@ -306,7 +306,7 @@ class Interceptor(TorchFunctionMode):
         before, frame.hint = frame.hint, frame.hint or ("self" if query is key else "cross")
 
         def fused(*a: Any, **k: Any) -> Tensor:
-            return self._fused(OWN, a, k)
+            return self._fused(F.scaled_dot_product_attention, a, k)
 
         def softmax(scores: Tensor, dim: int) -> Tensor:
             weights = F.softmax(scores, dim=dim)
@@ -325,6 +325,9 @@ class Interceptor(TorchFunctionMode):
 
     def finish(self) -> None:
         """Takes in what is still under way when the recording ends."""
+        renamed = {} if self.stack is None else self.stack.renamed()
+        for call in self.calls if renamed else []:
+            call.path = renamed.get(call.path, call.path)
         take_compiled(self)
         if any(call.mask is not None or call.undecided for call in self.unsettled):
             self.settle()

@@ -28,6 +28,14 @@ class Part:
     fast: bool  # may it run as one kernel?
 
 
+def in_place(model: nn.Module, part: Part) -> bool:
+    """Whether a part is found in the model by its name."""
+    inside: nn.Module | None = model
+    for name in part.names:
+        inside = inside._modules.get(name) if inside is not None else None
+    return inside is not None and inside is part.ref()
+
+
 class Parts:
     """What a model consists of; holds no module, so that none lives on.
 
@@ -52,8 +60,8 @@ class Parts:
                 return False
         return True
 
-    def find(self, model: nn.Module, module: nn.Module) -> tuple[Part | None, bool]:
-        """The part that a running module is, or None; and whether the model is there as it was."""
+    def find(self, module: nn.Module) -> tuple[Part | None, bool]:
+        """The part that a running module is, or None; and whether it was known as it is now, but for its name."""
         number = id(module._forward_pre_hooks)
         part = self.known.get(number)
         if part is None:
@@ -64,10 +72,7 @@ class Parts:
             return None, False
         if not part.windowed and isinstance(module.__dict__.get("window_size"), _SIZE):
             return None, False
-        inside: nn.Module | None = model
-        for name in part.names:
-            inside = inside._modules.get(name) if inside is not None else None
-        return part, inside is own
+        return part, True
 
 
 _found = weakref.WeakKeyDictionary[nn.Module, Parts]()

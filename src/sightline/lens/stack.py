@@ -17,7 +17,7 @@ from torch import nn
 
 from sightline.lens.frame import ELSEWHERE, OUTSIDE, Frame, hint_of, items_of
 from sightline.lens.given import Mark, cache_length
-from sightline.lens.parts import Part, Parts, walk
+from sightline.lens.parts import Part, Parts, in_place, walk
 from sightline.lens.select import Plan
 
 CALL = nn.Module._call_impl.__code__
@@ -54,6 +54,7 @@ class Stack:
         self.serial = 0
         self.parts = Parts()
         self._walked = False
+        self._used: dict[int, Part] = {}
         self.name = f"sightline {next(_numbers)}"  # recordings may come and go while one module runs
         self._begun = f"{self.name} began a part"
 
@@ -68,11 +69,25 @@ class Stack:
 
     def _part(self, module: nn.Module) -> Part | None:
         """The part that a running module is; the model is looked through once more if it is not as it was."""
-        part, sure = self.parts.find(self.model, module)
+        part, sure = self.parts.find(module)
         if not sure and not self._walked:
             self._walked, self.parts = True, walk(self.model)
-            part, _ = self.parts.find(self.model, module)
+            part, _ = self.parts.find(module)
+        if part is not None:
+            self._used[id(part)] = part
         return part
+
+    def renamed(self) -> dict[str, str]:
+        """New names of parts that were called by names that they had when the model was looked through."""
+        if all(in_place(self.model, part) for part in self._used.values()):
+            return {}
+        now, new = walk(self.model), {}
+        for part in self._used.values():
+            module = part.ref()
+            found = None if module is None else now.find(module)[0]
+            if found is not None:
+                new[part.path] = found.path
+        return new
 
     def frame(self, mode: Any, python: FrameType | None) -> Frame:
         """The module call that runs innermost in `python` and its callers; begins a part that is called on its own."""
