@@ -24,7 +24,7 @@ CHECKED = sorted(
         "key.py",
         "frame.py",
         "hooks.py",
-        "held.py",
+        "deferred.py",
         "products.py",
         "record.py",
         "select.py",

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from sightline.lens import dispatch, held, sheet
+from sightline.lens import deferred, dispatch, sheet
 
 
 @pytest.fixture(autouse=True)
@@ -12,13 +12,13 @@ def each_test_as_in_its_own_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """What an earlier test compiled does not send later ones to the mode.
 
     With SIGHTLINE_MODE_ALWAYS=1 all recordings use it; `test_dispatch.py` compares the two ways.  With
-    SIGHTLINE_HOLD_ALWAYS=1 calls are held on a CPU as they are on a GPU; `test_held.py` compares those.
+    SIGHTLINE_DEFER_ALWAYS=1 calls are deferred on a CPU as they are on a GPU; `test_deferred.py` compares those.
     """
     count, before = dispatch._compilations, dispatch._compilations()
     monkeypatch.setattr(dispatch, "_compilations", lambda: count() - before)
     monkeypatch.setattr(dispatch, "MODE_ALWAYS", os.environ.get("SIGHTLINE_MODE_ALWAYS") == "1")
-    monkeypatch.setattr(held, "HOLDS_ALL", os.environ.get("SIGHTLINE_HOLD_ALWAYS") == "1")
-    monkeypatch.setattr(held, "_writers", set())
+    monkeypatch.setattr(deferred, "EVERYWHERE", os.environ.get("SIGHTLINE_DEFER_ALWAYS") == "1")
+    monkeypatch.setattr(deferred, "_writers", set())
 
 
 @pytest.fixture

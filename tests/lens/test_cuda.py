@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import sightline
-from sightline.lens import held
+from sightline.lens import deferred
 from sightline.lens.combine import sink_keys, without_sinks
 from sightline.lens.products import products, products_of_many
 
@@ -136,15 +136,15 @@ def test_a_model_in_this_precision(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("queries", [None, sightline.CLS, sightline.LAST, slice(1, 4)], ids=str)
 @pytest.mark.parametrize(("batch", "tokens"), [(1, 50), (3, 197), (8, 2049)])
-def test_held_or_looked_at_during_each_call_is_one(
+def test_noted_or_looked_at_during_each_call_is_one(
     dtype: torch.dtype, queries: Any, batch: int, tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
     x = torch.randn(batch, tokens, HEADS * WIDTH, device=DEVICE, dtype=dtype)
     model = Stack(6).to(DEVICE, dtype).eval()
     found: list[list[Tensor]] = []
-    for limit in (held.LIMIT, 0):
-        monkeypatch.setattr(held, "LIMIT", limit)
+    for limit in (deferred.LIMIT, 0):
+        monkeypatch.setattr(deferred, "LIMIT", limit)
         with torch.no_grad(), sightline.record(model, queries=queries, limit=2**33) as seen:
             model(x)
         assert len(seen) == 6
@@ -159,7 +159,7 @@ def test_held_or_looked_at_during_each_call_is_one(
 
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("side_by_side", [False, True])
-@pytest.mark.parametrize("keys", [50, 30_000])
+@pytest.mark.parametrize("keys", [50, 3_000, 30_000])  # copied together, each by itself, not at all
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 def test_products_are_sums_in_float32(
@@ -176,6 +176,10 @@ def test_products_are_sums_in_float32(
         close(found, expected, 2e-5)
         close(products(rows, k), expected, 2e-5)
         close(products(rows, k, 0.125), expected / 8, 2e-5)
+    key[0][0, 1] = torch.inf  # of one head alone
+    found = torch.cat(products_of_many(query, key, 1, count))[0]
+    assert found[0, 0].isfinite().all()
+    assert found[1].isfinite().all()
 
 
 def test_layers_in_another_stream_wait_for_nothing_wrong() -> None:
@@ -340,7 +344,7 @@ def test_rollout_through_an_encoder_and_a_decoder() -> None:
 @pytest.mark.parametrize("holds", [False, True])
 def test_the_class_row_needs_a_hundredth_of_the_maps(holds: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    monkeypatch.setattr(held, "LIMIT", held.LIMIT if holds else 0)
+    monkeypatch.setattr(deferred, "LIMIT", deferred.LIMIT if holds else 0)
     model, x = Stack().to(DEVICE).eval(), torch.randn(4, 901, HEADS * WIDTH, device=DEVICE)
     maps = 3 * 4 * HEADS * 901 * 901 * 4
 
@@ -361,5 +365,5 @@ def test_the_class_row_needs_a_hundredth_of_the_maps(holds: bool, monkeypatch: p
 
     needed()  # what the first pass alone needs, such as the workspace of the products
     plain, row = needed(), needed(queries=sightline.CLS)
-    # of each layer query, key, value and what it was given are held, and copied for a while
+    # of each layer query, key, value and what it was given are kept alive, and copied for a while
     assert row - plain < maps / 100 + (2 * 3 * 4 * x.nbytes if holds else 0)

@@ -33,7 +33,7 @@ def test_products_are_one_number_for_each_row_and_key(
 def test_products_of_many_are_products_of_each(
     layout: str, start: int, count: int, groups: int, dtype: torch.dtype, large: bool, monkeypatch
 ) -> None:
-    monkeypatch.setattr("sightline.lens.products._LARGE", 0 if large else 2**22)
+    monkeypatch.setattr("sightline.lens.products._SMALL", 0 if large else 2**22)
     # as a GPU that sums in float32 has it
     monkeypatch.setattr("sightline.lens.products._sums_in_float32", lambda _: dtype == torch.float32)
 

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 import sightline
 from sightline.attention import observe
-from sightline.lens import held
+from sightline.lens import deferred
 
 HEADS, WIDTH = 4, 8
 
@@ -483,7 +483,7 @@ class Reused(nn.Module):
 @pytest.mark.parametrize("queries", [0, None])
 @pytest.mark.parametrize("inference", [False, True])
 def test_what_is_overwritten_after_the_call_is_recorded_as_it_was(queries, inference, monkeypatch):
-    monkeypatch.setattr(held, "HOLDS_ALL", False)
+    monkeypatch.setattr(deferred, "EVERYWHERE", False)
     query, key, value = operands(queries=40, keys=40)
     mask = torch.where(torch.rand(40, 40) > 0.5, 0.0, -2.0)
     model = Reused()
@@ -605,7 +605,7 @@ def test_query_that_broadcasts_over_the_batch():
 
 
 def test_masks_are_counted_copied_and_shared(monkeypatch):
-    monkeypatch.setattr(held, "HOLDS_ALL", False)
+    monkeypatch.setattr(deferred, "EVERYWHERE", False)
 
     class Biased(nn.Module):
         def __init__(self):

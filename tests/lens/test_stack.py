@@ -153,7 +153,7 @@ def test_a_part_deep_inside_that_is_called_by_itself_begins_once():
 
 
 def test_nothing_of_the_model_lives_longer(monkeypatch):
-    monkeypatch.setattr("sightline.lens.held.HOLDS_ALL", False)
+    monkeypatch.setattr("sightline.lens.deferred.EVERYWHERE", False)
     held = []
 
     def look(_number, x):

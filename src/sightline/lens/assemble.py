@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sightline.lens.bundle import Kept
 from sightline.lens.capture import Call
+from sightline.lens.deferred import AGAIN
 from sightline.lens.given import Mark, first_of
 from sightline.lens.intercept import Interceptor
 from sightline.lens.select import Choice, SiteInfo, resolve
@@ -176,6 +177,8 @@ def why_nothing(recording: Any, mode: Interceptor) -> str:
             f"no attention recorded: {'; '.join(recording.opaque)} hides its operands, which torch runs as one kernel "
             "where no hook of the module sees it; switch that off with torch.backends.mha.set_fastpath_enabled(False)"
         )
+    if any(what.endswith(AGAIN) for what in recording.opaque):
+        return f"no attention recorded: {'; '.join(recording.opaque)}"
     if recording.opaque:
         return (
             f"no attention recorded: {'; '.join(recording.opaque)} hides its operands; load the model with "

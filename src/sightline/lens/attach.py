@@ -29,8 +29,8 @@ def attach(model: nn.Module, mode: Any) -> tuple[Hooks, list[nn.TransformerEncod
     an attention call in a later one is traced to it by the stack.  The second level rests while the model itself runs,
     if that was given the picture.
 
-    What a model consists of is found once.  Whether its first levels are as they were is asked each time, the rest when
-    an attention call has been made there.  Gives back the encoders too, whose padding needs care.
+    What a model consists of is found once and holds as long as it has the same parts.  Gives back the encoders too,
+    whose padding needs care.
     """
     staying, resting, stack = list[Hook](), list[Hook](), mode.stack
     notes = _watch_pixels(mode)
@@ -41,7 +41,7 @@ def attach(model: nn.Module, mode: Any) -> tuple[Hooks, list[nn.TransformerEncod
             if (module := part.ref()) is not None:
                 staying.append((module, *_follow_module(part.path, part.windowed, part.level in (1, 2), mode)))
     else:
-        parts = stack.parts = walk(model) if mode.plan.sites != "*" else parts_of(model)
+        parts = stack.parts = parts_of(model)
         resting += [(module, notes, None) for ref, later in parts.leaves if not later and (module := ref()) is not None]
         follows = _follow(model, mode)
         for part in parts.followed:

@@ -93,10 +93,9 @@ class Kept:
 
     def __getattr__(self, name: str) -> Any:
         """All else is as the kind has it."""
-        try:
-            return self.bundle.kind.fields[name]
-        except KeyError:
-            raise AttributeError(name) from None
+        if name in Kept.__slots__ or name not in self.bundle.kind.fields:
+            raise AttributeError(name)  # a copy that is being made has no bundle yet
+        return self.bundle.kind.fields[name]
 
     def nbytes(self) -> int:
         """Bytes that this call keeps."""

@@ -26,7 +26,7 @@ from torch.library import Library, fallthrough_kernel
 from torch.utils._device import DeviceContext
 
 from sightline.lens.attach import follow_ends
-from sightline.lens.held import Held
+from sightline.lens.deferred import Deferred
 from sightline.lens.key import KEY, KEY_NAME, ask, put_up, take_down
 from sightline.lens.stack import CALL, READABLE
 from sightline.lens.written import see_softmax
@@ -51,7 +51,7 @@ _OPAQUE = ("flash_attn", "flash_attention_", "efficient_attention", "cudnn_atten
 _FAST = {"_native_multi_head_attention", "_transformer_encoder_layer_fwd", "_triton_multi_head_attention"}
 _HEADS = F.multi_head_attention_forward.__code__
 _OF_SOFTMAX, _OF_F = F.softmax.__code__, F.__dict__
-_include = torch._C._dispatch_tls_set_dispatch_key_included  # `ask`, without one more Python function between
+_include: Any = getattr(torch._C, "_dispatch_tls_set_dispatch_key_included", None)  # `ask`, one function less
 
 _recording: dict[int, Any] = {}  # the interceptor of each thread that records through the dispatcher
 _kernels: list[Library] = []  # kernels last as long as these
@@ -80,12 +80,12 @@ def watching(mode: Any) -> Iterator[None]:
             yield
         return
     _recording[mode.thread] = mode
-    mode.held = Held(mode) if mode.plan.hold and not mode.plan.gradients else None
+    mode.deferred = Deferred(mode) if mode.plan.hold and not mode.plan.gradients else None
     ask(True)
     try:
         yield
-        if mode.held is not None:
-            mode.held.end()
+        if mode.deferred is not None:
+            mode.deferred.end()
     finally:
         del _recording[mode.thread]
         if mode.thread == get_ident():  # else a generator was closed elsewhere: kernels find no recording
@@ -214,7 +214,7 @@ def _kernel(operator: Any, meaning: str) -> Callable:
             if meaning != "fused" or caller.f_globals is _OF_F:
                 return _see(mode, operator, run, meaning, args, kwargs, caller)
             output = run(*args, **kwargs)
-            if mode.held is None or not mode.held.hold(args, kwargs, caller):
+            if mode.deferred is None or not mode.deferred.defer(args, kwargs, caller):
                 mode.take(mode._frame(caller), args, kwargs, output)
             return output
         finally:

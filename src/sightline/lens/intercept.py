@@ -39,10 +39,10 @@ from sightline.lens.capture import (
     without_copies,
 )
 from sightline.lens.compiled import see_compiled, take_compiled
+from sightline.lens.deferred import Deferred
 from sightline.lens.dispatch import meaning_of
 from sightline.lens.frame import ELSEWHERE, Frame
 from sightline.lens.given import Caches, Mark
-from sightline.lens.held import Held
 from sightline.lens.hooks import Hooks
 from sightline.lens.key import ask, unseen
 from sightline.lens.products import in_full_precision, products
@@ -67,7 +67,7 @@ class Interceptor(TorchFunctionMode):
         self.plan = plan
         self.below = below  # the dispatcher shows the calls, and
         self.up = False  # this mode only where that is not enough
-        self.stack = Stack(plan, model) if below else None  # tells where a call happens; else hooks do
+        self.stack = Stack(plan) if below else None  # tells where a call happens; else hooks do
         self.ends: Hooks | None = None  # where the mode may come down
         self.frames: list[Frame] = []
         self.calls: list[Call | Kept | Mark] = []  # a mark begins a pass, a step or a part called on its own
@@ -81,7 +81,7 @@ class Interceptor(TorchFunctionMode):
         self.opaque: list[str] = []
         self.unsettled: list[Call] = []  # whose weights are products still
         self.alike = Alike(plan)
-        self.held: Held | None = None  # calls that are looked at later
+        self.deferred: Deferred | None = None  # calls that are looked at later
         self.kept = self.serial = 0  # bytes, and module calls so far
         self.lowered = self.paused = False  # did compiled code call a backend kernel directly?
         self.thread = threading.get_ident()
@@ -121,8 +121,6 @@ class Interceptor(TorchFunctionMode):
 
     def begin(self, mark: Mark, args: tuple, kwargs: dict[str, Any]) -> None:
         """A pass of the model, a step of it or a part of it begins with these arguments."""
-        if self.held is not None:
-            self.held.look()  # at what an interrupted pass has left
         self.settle()
         mark.note(args, kwargs)
         self.mark = mark
@@ -163,8 +161,8 @@ class Interceptor(TorchFunctionMode):
 
     def _frame(self, caller: FrameType | None = None) -> Frame:
         """The module call that is running."""
-        if self.held is not None:
-            self.held.look()  # calls come in their order
+        if self.deferred is not None:
+            self.deferred.look()  # calls come in their order
         if self.stack is not None:
             return self.stack.frame(self, caller or sys._getframe(1))
         return self.frames[-1].settled() if self.frames else beside(self, sys._getframe(1))
@@ -325,9 +323,6 @@ class Interceptor(TorchFunctionMode):
 
     def finish(self) -> None:
         """Takes in what is still under way when the recording ends."""
-        renamed = {} if self.stack is None else self.stack.renamed()
-        for call in self.calls if renamed else []:
-            call.path = renamed.get(call.path, call.path)
         take_compiled(self)
         if any(call.mask is not None or call.undecided for call in self.unsettled):
             self.settle()

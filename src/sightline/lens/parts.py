@@ -4,8 +4,11 @@ import re
 import weakref
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
+from operator import attrgetter
 from typing import Any
 
+import torch
 from torch import nn
 
 from sightline.lens.frame import setting_of
@@ -22,18 +25,9 @@ class Part:
 
     ref: Any
     path: str
-    names: tuple[str, ...]  # of the modules from the model to this one
     windowed: bool
     level: int
     fast: bool  # may it run as one kernel?
-
-
-def in_place(model: nn.Module, part: Part) -> bool:
-    """Whether a part is found in the model by its name."""
-    inside: nn.Module | None = model
-    for name in part.names:
-        inside = inside._modules.get(name) if inside is not None else None
-    return inside is not None and inside is part.ref()
 
 
 class Parts:
@@ -43,43 +37,50 @@ class Parts:
     """
 
     def __init__(self) -> None:
-        self.top: list[tuple[Any, type[nn.Module], tuple[str, ...], list[int]]] = []  # levels 0 and 1
         self.known: dict[int, Part] = {}
-        self.passed: dict[int, Any] = {}  # all other modules
         self.leaves: list[tuple[Any, bool]] = []  # of the first two levels; in a later one of numbered parts alike?
         self.followed: list[Part] = []  # have hooks below the dispatcher
         self.encoders: list[Any] = []
+        self._all: list[Any] = []  # all modules but the next
+        self._bare: list[Any] = []  # leaves that torch itself defines
+        self._signs: list[Any] = []  # what they are told by
+
+    def add(self, module: nn.Module, leaf: bool) -> None:
+        """A module of the model, in the order in which it is walked."""
+        (self._bare if leaf else self._all).append(weakref.ref(module))
+
+    def close(self) -> None:
+        """Remembers by what all modules are told."""
+        self._signs = _signs([ref() for ref in self._all])
 
     def unchanged(self) -> bool:
-        """Whether the first levels of the model are as they were."""
-        for ref, kind, names, inside in self.top:
-            module: Any = ref()
-            if type(module) is not kind or tuple(module._modules.keys()) != names:
-                return False
-            if [*map(id, module._modules.values())] != inside:
-                return False
-        return True
+        """Whether all modules are where they were, as they were."""
+        try:
+            return not any(map(_INSIDE, [ref() for ref in self._bare])) and self._signs == _signs(
+                [ref() for ref in self._all]
+            )
+        except AttributeError:  # a module is gone
+            return False
 
-    def find(self, module: nn.Module) -> tuple[Part | None, bool]:
-        """The part that a running module is, or None; and whether it was known as it is now, but for its name."""
-        number = id(module._forward_pre_hooks)
-        part = self.known.get(number)
-        if part is None:
-            passed = self.passed.get(number)
-            return None, passed is not None and passed() is module
-        own = part.ref()
-        if own is not module and (own is None or own._forward_pre_hooks is not module._forward_pre_hooks):
-            return None, False
-        if not part.windowed and isinstance(module.__dict__.get("window_size"), _SIZE):
-            return None, False
-        return part, True
+
+_INSIDE, _OWN = attrgetter("_modules"), attrgetter("__dict__")
+
+
+def _signs(modules: list[Any]) -> list[Any]:
+    """Class, names and identities of what is inside, hooks, windows and order of axes: without a line for each module,
+    which would take most of the time that a recording takes to begin."""
+    inside, own = [*map(_INSIDE, modules)], [*map(_OWN, modules)]
+    children = chain.from_iterable(part.values() for part in inside)
+    windows = [(type(one.get("window_size")), one.get("batch_first")) for one in own]
+    hooks = [id(one["_forward_pre_hooks"]) for one in own]
+    return [[*map(type, modules)], [tuple(part.keys()) for part in inside], [*map(id, children)], windows, hooks]
 
 
 _found = weakref.WeakKeyDictionary[nn.Module, Parts]()
 
 
 def parts_of(model: nn.Module) -> Parts:
-    """The parts of a model, as found before if its first levels have not changed."""
+    """The parts of a model, as found before if nothing that tells them has changed."""
     try:
         known = _found.get(model)
     except TypeError:  # a model that compares by its values has no hash
@@ -98,14 +99,13 @@ def walk(model: nn.Module) -> Parts:
         seen.add(id(module))
         level, ref, kind, children = len(names), weakref.ref(module), type(module), module._modules
         leaf = kind.__module__.startswith("torch.nn.modules") and not children
-        if level < 2:
-            parts.top.append((ref, kind, tuple(children.keys()), [*map(id, children.values())]))
+        parts.add(module, leaf and kind is not nn.Module)
         if leaf and level in (1, 2):
             parts.leaves.append((ref, later))
         elif level in (1, 2) or not (leaf or _FEED_FORWARD.search(kind.__name__)):
             windowed = windowed or isinstance(setting_of(module, "window_size"), _SIZE)
             path = ".".join(names).removeprefix("_orig_mod").removeprefix(".")
-            part = Part(ref, path, names, windowed, level, has_fast_path(module))
+            part = Part(ref, path, windowed, level, has_fast_path(module))
             parts.known[id(module._forward_pre_hooks)] = part
             if (level <= 2 and not later) or part.fast or hasattr(kind, "generate"):
                 parts.followed.append(part)
@@ -113,13 +113,13 @@ def walk(model: nn.Module) -> Parts:
                 parts.encoders.append(ref)
         else:
             windowed = False
-        if id(module._forward_pre_hooks) not in parts.known:
-            parts.passed[id(module._forward_pre_hooks)] = ref
         numbered = level == 1 and "0" in children
         first = type(children["0"]) if numbered else None
         for child, inside in reversed(children.items()):
             later = numbered and child != "0" and child.isdigit() and type(inside) is first
             waiting.append(((*names, child), inside, windowed, later))
-    with suppress(TypeError):
-        _found[model] = parts
+    if not isinstance(model, torch.jit.ScriptModule):  # whose modules are made anew at each look
+        parts.close()
+        with suppress(TypeError):
+            _found[model] = parts
     return parts

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 _COPIED = 2**14  # numbers of a batch item's keys that a CPU copies for longer than a product takes to begin
-_LARGE = 2**22  # bytes of a call's keys that a GPU copies for longer than a product takes to begin
+# bytes of a call's keys that a GPU copies together with others', or for itself, sooner than it asks for each product
+_SMALL, _LARGE = 2**22, 2**24
 _NO_CHANGE = nullcontext()
-_diagonals: dict[tuple, Tensor] = {}  # an identity matrix for each number of heads, device and dtype
 
 
 def in_full_precision(tensor: Tensor) -> Any:
@@ -43,10 +43,10 @@ def products(query: Tensor, key: Tensor, scale: float | None = None) -> Tensor:
         query = query.reshape(batch, key_heads, heads // key_heads * rows, width)
     if batch == 1:  # what `matmul` comes to, without its own steps: a fifth less time between two layers
         scores = _multiply(query[0], key[0].mT)
-    elif on_gpu and query.shape[2] == 1 and _side_by_side(key):
-        scores = _rows_of_large([query], [key])[0]
-    elif on_gpu:
+    elif on_gpu and key.numel() * key.element_size() < _LARGE:  # a copy of the keys is soon made
         scores = _multiply(query.flatten(0, 1), key.flatten(0, 1).mT)
+    elif on_gpu:
+        scores = torch.stack([_multiply(q, k.mT) for q, k in zip(query, key, strict=True)])
     elif _dear_together(query, key):
         scores = torch.stack([torch.matmul(q, k.mT) for q, k in zip(query, key, strict=True)])
     else:
@@ -63,39 +63,14 @@ def products_of_many(queries: Sequence[Tensor], keys: Sequence[Tensor], start: i
     query, key = queries[0], keys[0]
     if len(queries) == 1:
         return [products(query.narrow(2, start, count), key)[None]]
-    if key.numel() * key.element_size() < _LARGE:
+    if key.numel() * key.element_size() < _SMALL:
         if query.shape[2] <= key.shape[2]:  # else cutting out the rows first is worth its time
             rows = torch.cat(list(queries)).narrow(2, start, count)
         else:
             rows = torch.cat([q.narrow(2, start, count) for q in queries])
         scores = products(rows, torch.cat(list(keys)))
         return [scores.view(len(queries), len(query), *scores.shape[1:])]
-    cut = [q.narrow(2, start, count) for q in queries]
-    if count == 1 and query.shape[1] == key.shape[1] and _side_by_side(key) and _sums_in_float32(key):
-        return [scores[None] for scores in _rows_of_large(cut, keys)]
-    return [products(q, k)[None] for q, k in zip(cut, keys, strict=True)]
-
-
-def _rows_of_large(queries: Sequence[Tensor], keys: Sequence[Tensor]) -> list[Tensor]:
-    """Products of one row a call, (batch, heads, 1, keys) each, where the heads of a key lie side by side in memory.
-
-    Keys are taken as (batch, keys, heads * width), and each head's query as such a vector with zeros elsewhere: one
-    product for all heads that copies no keys.
-    """
-    batch, heads, _, width = queries[0].shape
-    rows = torch.cat([q.transpose(2, 3) for q in queries]) if len(queries) > 1 else queries[0].transpose(2, 3)
-    apart = (rows * _diagonal(heads, rows)).view(-1, batch, heads * width, heads)
-    many = zip(keys, apart.unbind(), strict=True)
-    return [_multiply(k.transpose(1, 2).flatten(2), q).mT.unsqueeze(2) for k, q in many]
-
-
-def _diagonal(heads: int, like: Tensor) -> Tensor:
-    """The identity matrix as (heads, 1, heads)."""
-    sign = heads, like.device, like.dtype
-    if sign not in _diagonals:
-        with torch.inference_mode(False):
-            _diagonals[sign] = torch.eye(heads, device=like.device, dtype=like.dtype)[:, None]
-    return _diagonals[sign]
+    return [products(q.narrow(2, start, count), k)[None] for q, k in zip(queries, keys, strict=True)]
 
 
 def _multiply(one: Tensor, other: Tensor) -> Tensor:
@@ -107,6 +82,8 @@ def _multiply(one: Tensor, other: Tensor) -> Tensor:
 
 def _sums_in_float32(tensor: Tensor) -> bool:
     """Whether a tensor's GPU multiplies numbers of its precision with sums in float32."""
+    if tensor.dtype == torch.float16 and torch.backends.cuda.matmul.allow_fp16_accumulation:
+        return False
     return tensor.element_size() >= 4 or _sums_half(tensor.get_device(), tensor.dtype)
 
 
@@ -114,11 +91,6 @@ def _sums_in_float32(tensor: Tensor) -> bool:
 def _sums_half(device: int, dtype: torch.dtype) -> bool:
     own = torch.version.hip is None
     return own and (dtype == torch.float16 or torch.cuda.get_device_capability(device) >= (8, 0))
-
-
-def _side_by_side(key: Tensor) -> bool:
-    """Whether a key's heads lie side by side in memory, as a projection of all heads leaves them."""
-    return key.stride(3) == 1 and key.stride(1) == key.shape[3]
 
 
 def _dear_together(query: Tensor, key: Tensor) -> bool:

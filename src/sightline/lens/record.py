@@ -136,6 +136,8 @@ def _follow_root(model: nn.Module, mode: Interceptor, hooks: Hooks) -> list[Any]
                 "record(..., gradients=True) needs torch.inference_mode to be off: nothing is differentiated under it"
             )
         take_compiled(mode)
+        if mode.deferred is not None:
+            mode.deferred.look()  # at what an interrupted pass has left
         mode.cached = cache_length(kwargs)
         mode.frames.clear()
         mode.softmaxes.clear()
@@ -146,8 +148,8 @@ def _follow_root(model: nn.Module, mode: Interceptor, hooks: Hooks) -> list[Any]
         mode.begin(Mark("step" if mode.cached else "pass"), args, kwargs)
         if mode.below and mode.mark is not None and mode.mark.pixels is not None:
             hooks.rest()  # nothing is left to be told by the model's first levels
-        if mode.held is not None:
-            mode.held.begin()
+        if mode.deferred is not None:
+            mode.deferred.begin()
 
     def leave(_module: nn.Module, args: tuple, output: Any) -> None:
         if mode.below and not mode.paused and threading.get_ident() == mode.thread:
@@ -156,8 +158,8 @@ def _follow_root(model: nn.Module, mode: Interceptor, hooks: Hooks) -> list[Any]
                 mode.frames.clear()  # of a pass that failed on its way
                 if mode.up:
                     settle_down(mode)
-            if mode.held is not None:
-                mode.held.end()
+            if mode.deferred is not None:
+                mode.deferred.end()
 
     root = Hooks([(model, enter, leave)])
     root.surround()

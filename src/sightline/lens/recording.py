@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sightline.lens.assemble import check_rows, is_plain, passes_of, single_calls, sites_of, why_nothing
 from sightline.lens.bundle import Kept
 from sightline.lens.capture import Call
+from sightline.lens.deferred import AGAIN
 from sightline.lens.given import Mark
 from sightline.lens.intercept import Interceptor
 from sightline.lens.select import Plan, Row
@@ -78,8 +79,9 @@ class Recording(Sequence[Site]):
 
     def forget(self) -> None:
         """Lets go of what the model was given; tokens can no longer be placed on the image then."""
+        sites = self.sites  # which are told by what the model was given
         self.given = [Mark("pass") for _ in self.given]
-        for site in self.sites:
+        for site in sites:
             site.given = Mark("pass")
 
     def fill(self, mode: Interceptor) -> None:
@@ -94,10 +96,12 @@ class Recording(Sequence[Site]):
             self.given = [mark for mark in mode.calls if isinstance(mark, Mark)]
         elif not self.sites:
             raise RuntimeError(why_nothing(self, mode))
-        if self.opaque:
-            warnings.warn(
-                f"not recorded, because the kernel hides its operands: {'; '.join(self.opaque)}", stacklevel=5
-            )
+        again = [what for what in self.opaque if what.endswith(AGAIN)]
+        if again:
+            warnings.warn(f"not recorded: {'; '.join(again)}", stacklevel=5)
+        if len(self.opaque) > len(again):
+            hidden = "; ".join(what for what in self.opaque if what not in again)
+            warnings.warn(f"not recorded, because the kernel hides its operands: {hidden}", stacklevel=5)
         if self.other_thread:
             warnings.warn("calls of this model from other threads were not recorded", stacklevel=5)
         if mode.caches.reordered:

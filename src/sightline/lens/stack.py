@@ -17,7 +17,7 @@ from torch import nn
 
 from sightline.lens.frame import ELSEWHERE, OUTSIDE, Frame, hint_of, items_of
 from sightline.lens.given import Mark, cache_length
-from sightline.lens.parts import Part, Parts, in_place, walk
+from sightline.lens.parts import Part, Parts
 from sightline.lens.select import Plan
 
 CALL = nn.Module._call_impl.__code__
@@ -49,12 +49,10 @@ def beside(mode: Any, python: FrameType | None) -> Frame:
 class Stack:
     """Tells one recording which part of its model is running."""
 
-    def __init__(self, plan: Plan, model: nn.Module) -> None:
-        self.plan, self.model = plan, model
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
         self.serial = 0
         self.parts = Parts()
-        self._walked = False
-        self._used: dict[int, Part] = {}
         self.name = f"sightline {next(_numbers)}"  # recordings may come and go while one module runs
         self._begun = f"{self.name} began a part"
 
@@ -62,32 +60,14 @@ class Stack:
         """All parts that are known."""
         return [module for part in self.parts.known.values() if (module := part.ref()) is not None]
 
-    def frame_of(self, module: nn.Module, args: tuple, kwargs: dict) -> Frame:
+    def is_plain(self, module: nn.Module) -> bool:
+        """Whether a running module is a part that does not attend in windows."""
+        part = self.parts.known.get(id(module._forward_pre_hooks))
+        return part is not None and not part.windowed
+
+    def frame_of(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Frame:
         """The call of a part, which may have ended."""
-        part = self._part(module)
-        return ELSEWHERE if part is None else self._frame(part, module, args, kwargs)
-
-    def _part(self, module: nn.Module) -> Part | None:
-        """The part that a running module is; the model is looked through once more if it is not as it was."""
-        part, sure = self.parts.find(module)
-        if not sure and not self._walked:
-            self._walked, self.parts = True, walk(self.model)
-            part, _ = self.parts.find(module)
-        if part is not None:
-            self._used[id(part)] = part
-        return part
-
-    def renamed(self) -> dict[str, str]:
-        """New names of parts that were called by names that they had when the model was looked through."""
-        if all(in_place(self.model, part) for part in self._used.values()):
-            return {}
-        now, new = walk(self.model), {}
-        for part in self._used.values():
-            module = part.ref()
-            found = None if module is None else now.find(module)[0]
-            if found is not None:
-                new[part.path] = found.path
-        return new
+        return self._frame(self.parts.known[id(module._forward_pre_hooks)], module, args, kwargs)
 
     def frame(self, mode: Any, python: FrameType | None) -> Frame:
         """The module call that runs innermost in `python` and its callers; begins a part that is called on its own."""
@@ -96,11 +76,11 @@ class Stack:
             if python.f_code is CALL:
                 names = python.f_locals
                 found = names.get(self.name)
-                part = None if found else self._part(names["self"])
+                part = None if found else self.parts.known.get(id(names["self"]._forward_pre_hooks))
                 if part is not None:
-                    given = names["self"], names["args"], names["kwargs"]
-                    held = None if mode.held is None else mode.held.frame_of(given[2])
-                    found = names[self.name] = held or self._frame(part, *given)
+                    noted = None if mode.deferred is None else mode.deferred.frame_of(names)
+                    found = noted or self._frame(part, names["self"], names["args"], names["kwargs"])
+                    names[self.name] = found
                 if found is not None:
                     if not mode.frames:
                         self.begin(mode, python)
@@ -123,7 +103,7 @@ class Stack:
         while python is not None:
             if python.f_code is CALL:
                 names = python.f_locals
-                part = self._part(names["self"])
+                part = self.parts.known.get(id(names["self"]._forward_pre_hooks))
                 if part is not None and part.path:
                     outermost, path = names, part.path
             python = python.f_back
@@ -132,5 +112,7 @@ class Stack:
         if torch._C._current_graph_task_id() != -1:
             return  # gradient checkpointing runs parts again during backward
         outermost[self._begun] = True
+        if mode.deferred is not None:
+            mode.deferred.look()
         mode.cached = cache_length(outermost["kwargs"])
         mode.begin(Mark("step" if mode.cached else "part", path), outermost["args"], outermost["kwargs"])
