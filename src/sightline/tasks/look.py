@@ -52,8 +52,7 @@ class Look:
     @property
     def part(self) -> str:
         """The layer and the head that were chosen, in words; "" for the last layer and the mean of its heads."""
-        chosen = (f"layer {self.layer}" if self.layer != -1 else "", "" if self.head == "mean" else f"head {self.head}")
-        return ", ".join(filter(None, chosen))
+        return part_of(self.layer, self.head)
 
     @property
     def sentence(self) -> str:
@@ -224,6 +223,12 @@ def head_masks(seen: Any, layer: int, query: Any, mass: int | float) -> Tensor:
     placed = image_sites(seen)[layer]
     heads = [seen.heat(method="raw", layer=layer, head=number, query=query) for number in range(placed.site.heads)]
     return highest(torch.stack(heads).float().cpu(), mass=mass)
+
+
+def part_of(layer: int, head: str | int) -> str:
+    """A layer and a head in words; "" for the last layer and the mean of its heads."""
+    chosen = (f"layer {layer}" if layer != -1 else "", "" if head == "mean" else f"head {head}")
+    return ", ".join(filter(None, chosen))
 
 
 def _drawn(made: Look) -> Image.Image:
