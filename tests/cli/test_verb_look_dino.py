@@ -83,7 +83,7 @@ def test_a_broken_frame_is_told(home: Path, capsys: Captured) -> None:
     [
         (["--video", "walk.mp4"], ".gif or .webp"),
         (["--video", "walk.gif", "--check"], "--check"),
-        (["--video", "walk.gif", "--head", "99"], "sightline: --head 99: layer 0 ("),
+        (["--video", "walk.gif", "--head", "99"], "sightline: --head 99: each layer has 3 heads; give one from 0 to 2"),
         (["--video", "walk.gif", "--layer", "99"], "sightline: --layer 99: layers 0 to 0 look at the picture"),
         (["--video", "walk.gif", "--method", "gradient"], "not known for frames"),
         (["--mass", "2"], "mass"),

@@ -8,7 +8,7 @@ import typer
 
 from sightline.cli.console import print_json
 from sightline.cli.failures import Misuse, exit_with, shown, told_failures
-from sightline.cli.given import check_named, learned_from
+from sightline.cli.given import check_model, check_named, learned_from
 from sightline.cli.look import open_model
 from sightline.cli.outputs import OutputFolder, replaced_files, tell_replaced
 from sightline.cli.pictures import Told, each, gather, not_why, remark_on
@@ -52,6 +52,7 @@ def classify(
     if not images and not sample:
         raise Misuse("classify needs at least one IMAGE (or --sample); see `sightline classify --help`")
     check_named(model, "model")
+    check_model(model, classes=True)
     photographs, failures = gather(images or [], sample)
     results: list[Told] = []
     remarks = remark_on(photographs, quiet=as_json)

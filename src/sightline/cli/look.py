@@ -10,7 +10,7 @@ import typer
 
 from sightline.cli.console import busy, hush_libraries
 from sightline.cli.failures import Misuse, exit_with, say
-from sightline.cli.given import check_layer, check_named
+from sightline.cli.given import check_model, check_named, check_part
 from sightline.cli.outputs import OutputFolder, tell_replaced
 from sightline.cli.pictures import Batch, Made, Told, gather
 from sightline.cli.wording import WrongOption, in_shell_words
@@ -86,11 +86,13 @@ def look(
     check_method(method, mass)
     if model is not None:
         check_named(model, "model")
-    check_layer(layer, model)
+        check_model(model)
+    chosen = parse_head(head)
+    check_part(layer, chosen, method, model)
     options: dict[str, Any] = {
         "method": method,
         "layer": layer,
-        "head": parse_head(head),
+        "head": chosen,
         "query": parse_query(query),
         "mass": mass,
         "size": size,
