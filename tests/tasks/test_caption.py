@@ -134,7 +134,7 @@ def test_picture_and_page_say_what_is_known_of_a_captioners_limits(folder: Path)
     said = caption(Image.new("RGB", (40, 30), (90, 120, 60)), system=bundled, beam=1)
     assert said.attention is not None
     assert said.attention.caption.endswith(f"given those before it. {bundled.limits}")
-    card = {"encoder": "efficientnet_lite0", "image_size": 96, "data": "flickr8k:/home/somebody/Flickr8k"}
+    card = {"encoder": "efficientnet_lite0", "image_size": 96, "data": "flickr8k:mine/Flickr8k"}
     (folder / "card.json").write_text(json.dumps(card))
     assert open_captioner(str(folder)).limits == ""  # a run's card may name folders of somebody's machine
 
