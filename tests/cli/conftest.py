@@ -7,6 +7,12 @@ import pytest
 import torch
 
 
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No line of progress, however long a busy machine takes: what a verb says otherwise is compared whole."""
+    monkeypatch.setattr("sightline.cli.console.FIRST", 3600.0)
+
+
 @pytest.fixture(scope="session")
 def tiny_vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from transformers import ViTConfig, ViTForImageClassification

@@ -34,6 +34,14 @@ def test_what_is_wrong_is_told_before_anything_slow_is_imported(tmp_path: Path) 
     (tmp_path / "run" / "metrics.json").touch()
     wrong = [
         ["look", cat, "--model", "nosuch"],
+        ["look", cat, "--model", "ram"],
+        ["look", cat, "--head", "9"],
+        ["look", cat, "--model", "vit", "--method", "rollout", "--head", "2"],
+        ["classify", cat, "--model", "dino"],
+        ["segment", cat, "--system", str(tmp_path)],
+        ["caption", cat, "--system", str(tmp_path)],
+        ["train", "dino", "--data", f"photos:{tmp_path}"],
+        ["train", "vit", "--data", f"photos:{tmp_path}"],
         ["look", cat, "--method", "magic"],
         ["look", cat, "--mass", "3"],
         ["look", cat, "--query", "blah"],

@@ -8,6 +8,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 from PIL import Image
 
 from sightline.checkpoints.bundled import bundled, bundled_folder
+from sightline.cli.console import tracked
 from sightline.cli.look import parse_bytes, parse_head, parse_query
 from sightline.cli.main import run
 from sightline.data.photographs import sample_photographs
@@ -48,7 +50,7 @@ def test_one_photograph_from_the_program(home: Path, tiny_vit: Path) -> None:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    assert all(re.fullmatch(r"sightline: .* … \(\d+ s\)", line) for line in done.stderr.splitlines()), done.stderr
     assert "not why; --check measures its effect." in done.stdout
     for name in ("cat.look.png", "cat.look.html"):
         assert str(Path("made", name)) in done.stdout
@@ -68,6 +70,48 @@ def test_samples_make_an_index_that_links_to_every_page(home: Path, tiny_vit: Pa
         assert f"{path.name}: Attention is" in told
     for target in re.findall(r'(?:src|href)="([^"]+)"', page):
         assert (home / "looks" / target).is_file()
+
+
+def test_what_takes_long_is_told_in_a_pipe_and_never_beside_json(
+    home: Path, tiny_vit: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sightline.cli.console.FIRST", 0.001)
+    assert run(["look", "cat.jpg", "-m", str(tiny_vit), "--check"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert all(line.startswith("sightline: ") for line in lines)
+    assert any(re.fullmatch(r"sightline: Opening .* … \(0 s\)", line) for line in lines)
+    assert any(line.startswith("sightline: Looking, and checking what was looked at … (") for line in lines)
+    assert run(["look", "cat.jpg", "-m", str(tiny_vit), "--check", "--json"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_lines_of_a_batch_say_how_much_is_done_and_come_ever_more_seldom(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sightline.cli.console.FIRST", 0.05)
+    for item in tracked(range(3), "Looking", quiet=False):
+        time.sleep(0.25 if item == 1 else 0.0)
+    lines = capsys.readouterr().err.splitlines()
+    assert 1 <= len(lines) <= 3  # after 0.05 s and 0.15 s of 0.25 s
+    assert set(lines) == {"sightline: Looking, 1 of 3 done (0 s)"}
+
+
+def test_numbers_that_are_no_brightness_are_told_before_a_model_is_opened(
+    home: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sightline.cli.look.open_model", lambda *given: pytest.fail("a model was opened"))
+    heights = np.full((20, 20), 0.5, dtype=np.float32)
+    heights[3, 4] = np.nan
+    Image.fromarray(heights).save("heights.tif")
+    Image.fromarray(np.full((20, 20), -3.0, dtype=np.float32)).save("depths.tif")
+    for more in ([], ["--video", "walk.gif"]):
+        assert run(["look", "heights.tif", "depths.tif", *more]) == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert lines[0] == (
+            "sightline: heights.tif: holds values that are not finite numbers (NaN or infinite); replace these first"
+        )
+        assert lines[1].startswith("sightline: depths.tif: values from -3 to -3; expected 0..1 or 0..255")
+        assert len(lines) == 2
 
 
 def test_json_is_one_document_and_nothing_else(home: Path, tiny_vit: Path, capsys: Captured) -> None:
@@ -114,9 +158,9 @@ def test_choices(home: Path, tiny_vit: Path, words: list[str], capsys: Captured)
         (["--mass", "2"], "--mass 2.0"),
         (["--layer", "9", "--method", "raw"], "--layer 9: layers 0 to 1 look at the picture; -1 is the last"),
         (["--layer", "0", "--method", "rollout"], "--layer 0 belongs to --method raw or gradient"),
-        (["--head", "7"], "--head 7: layer 1 (vit."),
-        (["--head", "7"], " has 4 heads; give --method raw one from 0 to 3"),
-        (["--head", "7", "--layer", "0", "--method", "raw"], "--head 7: layer 0 (vit."),
+        (["--head", "7"], "--head 7: each layer has 4 heads"),
+        (["--head", "7"], "give one from 0 to 3, or mean, max or min"),
+        (["--head", "7", "--layer", "0", "--method", "raw"], "--head 7: each layer has 4 heads"),
         (["--head", "7", "--method", "rollout"], "--head 7 belongs to --method raw"),
         (["--head", "max", "--method", "rollout"], "--head max belongs to --method raw"),
         (["--query", "9,9", "--method", "raw"], "--query 9,9: the picture has 4 rows of 4 patches"),

@@ -40,23 +40,42 @@ def test_masks_at_a_size(home: Path, capsys: Captured) -> None:
     assert "over 3 heads" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["walk.gif", "made/walk.webp"])
-def test_a_video_over_frames(home: Path, name: str, capsys: Captured) -> None:
-    assert run(["look", "frames", "-m", "dino/", "--video", name]) == 0
-    assert f"3 frames, all on one scale: {name}" in capsys.readouterr().out
-    with Image.open(home / name) as opened:
+@pytest.mark.parametrize(
+    ("words", "written"),
+    [
+        (["--video", "walk.gif"], "looks/walk.gif"),
+        (["--video", "walk.gif", "--out", "films"], "films/walk.gif"),
+        (["--video", "made/walk.webp", "--out", "films"], "made/walk.webp"),
+    ],
+)
+def test_a_video_over_frames(home: Path, words: list[str], written: str, capsys: Captured) -> None:
+    assert run(["look", "frames", "-m", "dino/", "--method", "raw", "--head", "2", *words]) == 0
+    told = capsys.readouterr().out
+    name = Path(written).name
+    assert f"{name}: 3 frames of 60 x 40 pixels, all on one scale (dino · raw · head 2).\n  {written}\n" in told
+    with Image.open(home / written) as opened:
         reds = [frame.convert("RGB").resize((1, 1)).getpixel((0, 0))[0] for frame in ImageSequence.Iterator(opened)]
     assert len(reds) == 3
-    assert not (home / "looks").exists()
+    assert list(home.rglob("walk.*")) == [home / written]
+    assert run(["look", "frames", "-m", "dino/", *words]) == 0
+    assert "Replaced 1 earlier result" in capsys.readouterr().out
+
+
+def test_a_video_replaces_no_file_of_somebody_else(home: Path, capsys: Captured) -> None:
+    (home / "mine.gif").write_bytes(b"mine")
+    assert run(["look", "frames", "-m", "dino/", "--video", "mine.gif", "--out", "."]) == 2
+    assert "was not written by sightline" in capsys.readouterr().err
+    assert (home / "mine.gif").read_bytes() == b"mine"
 
 
 def test_a_broken_frame_is_told(home: Path, capsys: Captured) -> None:
     (home / "frames" / "3.png").write_bytes(b"no picture")
     assert run(["look", "frames", "-m", "dino/", "--video", "walk.gif", "--json"]) == 2
     told = json.loads(capsys.readouterr().out)
-    assert told["frames"] == 3
+    assert (told["frames"], told["width"], told["height"], told["method"]) == (3, 60, 40, "raw")
+    assert (told["video"], told["replaced"]) == ("looks/walk.gif", [])
     assert [failure["image"] for failure in told["failures"]] == ["frames/3.png"]
-    assert (home / "walk.gif").is_file()
+    assert (home / "looks" / "walk.gif").is_file()
 
 
 @pytest.mark.parametrize(
@@ -64,7 +83,7 @@ def test_a_broken_frame_is_told(home: Path, capsys: Captured) -> None:
     [
         (["--video", "walk.mp4"], ".gif or .webp"),
         (["--video", "walk.gif", "--check"], "--check"),
-        (["--video", "walk.gif", "--head", "99"], "sightline: --head 99: layer 0 ("),
+        (["--video", "walk.gif", "--head", "99"], "sightline: --head 99: each layer has 3 heads; give one from 0 to 2"),
         (["--video", "walk.gif", "--layer", "99"], "sightline: --layer 99: layers 0 to 0 look at the picture"),
         (["--video", "walk.gif", "--method", "gradient"], "not known for frames"),
         (["--mass", "2"], "mass"),

@@ -50,6 +50,27 @@ def test_persons_read_spaces_and_machines_raw_names(home: Path, tiny_vit: Path, 
     assert "a_rocket" not in page
 
 
+def test_classify_draws_where_it_looked_where_a_folder_is_named(home: Path, tiny_vit: Path, capsys: Captured) -> None:
+    Image.new("RGB", (40, 40)).save("black.png")
+    words = ["classify", "noise.png", "black.png", "-m", str(tiny_vit), "--out", "made", "--top", "2"]
+    assert run(words) == 0
+    told = capsys.readouterr().out
+    for name in ("noise.classify.png", "black.classify.html", "index.html"):
+        assert str(Path("made", name)) in told
+        assert (home / "made" / name).stat().st_size > 500
+    assert "A map shows where attention went, not why." in told
+    page = (home / "made" / "noise.classify.html").read_text("utf-8")
+    assert page.count("<li><span>") == 2, "as many classes as were asked for"
+    assert run([*words, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    first = answer["results"][0]
+    assert (first["picture"], first["page"]) == ("made/noise.classify.png", "made/noise.classify.html")
+    assert answer["index"] == "made/index.html"
+    assert len(answer["replaced"]) == 4
+    assert run(["classify", "noise.png", "-m", str(tiny_vit), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["results"][0]["picture"] is None
+
+
 def test_classify_ends_with_what_a_bundled_model_knows(home: Path, tiny_vit: Path, capsys: Captured) -> None:
     Image.new("RGB", (20, 20)).save("black.png")
     last = []

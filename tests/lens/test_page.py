@@ -434,6 +434,33 @@ def test_controls_heads_patches_and_keys_do_what_they_say(tmp_path: Path) -> Non
     assert np.abs(np.array(told["cells"]) - given_data.sites[0].maps[1].ravel()).max() < 1e-4
 
 
+_CONTROLS = """
+  const p = document.createElement("pre"); p.id = "told";
+  const head = $("head").selectedOptions[0].text;
+  p.textContent = JSON.stringify([$("where").textContent, head, $("layerName").textContent]);
+  document.body.append(p);
+"""
+
+
+@pytest.mark.browser
+def test_page_opens_on_the_head_that_was_chosen_and_its_controls_say_so(tmp_path: Path) -> None:
+    path = write_page(tmp_path / "a.html", example(opens=(1, 0)))
+    told = json.loads(said(browse(path, tmp_path, _CONTROLS), "told"))
+    assert told == ["Layer 1, head 0: what the class token reads", "head 0", "1"]
+    # beside a map that is no single layer's, the controls name no head
+    told = json.loads(said(browse(write_page(tmp_path / "b.html", example()), tmp_path, _CONTROLS), "told"))
+    assert told == ["rollout", "–", "all"]
+
+
+def test_a_head_that_did_not_fit_opens_nothing_else() -> None:
+    sites = [PageSite(name="s", layer=n, heads=64, maps=np.random.default_rng(n).random((64, 9, 9))) for n in range(4)]
+    given = PageData(title="t", sites=sites, combined={"raw, head 3": np.ones((9, 9))}, opens=(2, 3))
+    assert payload_of(page(given))["opens"] == {"method": "site", "site": 2, "head": 3}
+    assert payload_of(page(given, limit=90_000))["opens"] == {"site": 2}
+    with pytest.raises(ValueError, match="cannot open on site 4"):
+        page(PageData(title="t", sites=sites, opens=(4, 0)))
+
+
 @pytest.mark.browser
 def test_page_says_where_only_the_class_row_was_recorded(tmp_path: Path) -> None:
     sites = [PageSite(name="s", layer=0, maps=np.random.default_rng(0).random((1, 3, 3)))]

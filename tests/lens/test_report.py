@@ -89,6 +89,22 @@ def test_a_page_opens_on_the_map_that_is_shown_elsewhere_and_has_it_once(
         np.testing.assert_array_equal(gathered.data.combined["in the picture"], drawn)
 
 
+def test_a_page_opens_on_the_layer_and_head_that_were_chosen_where_it_has_their_map(
+    gathered: SimpleNamespace, tmp_path: Path
+) -> None:
+    seen, _ = recorded()
+    for chosen, opens in (((0, 3), (0, 3)), ((-2, -1), (0, 3)), ((1, "mean"), (1, "mean")), ((1, "max"), (1, "max"))):
+        drawn = seen.heat(method="raw", layer=chosen[0], head=chosen[1])
+        seen.to_html(tmp_path / "page.html", PHOTOGRAPH, shown=("raw", drawn), chosen=chosen)
+        assert gathered.data.opens == opens
+    other = seen.heat(method="raw", layer=0, head=3, query=(1, 2))  # a patch's map, which the controls do not stand for
+    seen.to_html(tmp_path / "page.html", PHOTOGRAPH, shown=("raw", other), chosen=(0, 3))
+    assert gathered.data.opens is None
+    least = seen.heat(method="raw", head="min")
+    seen.to_html(tmp_path / "page.html", PHOTOGRAPH, shown=("raw", least), chosen=(-1, "min"))
+    assert gathered.data.opens is None
+
+
 def test_the_check_of_this_image_is_shown_and_not_that_of_another(gathered: SimpleNamespace, tmp_path: Path) -> None:
     seen, _ = recorded()
     found = seen.check(seeds=2, steps=3, item=1)

@@ -288,6 +288,14 @@ def test_labels_of_a_narrow_pictures_heads_are_whole(drawn_words: list[str]) -> 
     assert drawn_words[:4] == ["all heads", *labels]
 
 
+def test_characters_that_the_font_lacks_are_written_as_numbers(drawn_words: list[str]) -> None:
+    assert sheet.drawable("Schön – žluť, × 5") == "Schön – žluť, × 5"
+    assert sheet.drawable("Ein 中文-Hund") == "Ein U+4E2D U+6587 -Hund"
+    view.matrix(np.full((1, 2), 0.5), ["中"], ["ein", "Hund中"], title="中 läuft", caption="文")
+    assert set(drawn_words) >= {"U+4E2D", "ein", "Hund U+4E2D", "U+4E2D läuft", "U+6587"}
+    assert not {"中", "文"} & set("".join(drawn_words))
+
+
 def test_labels_side_by_side_are_whole(drawn_words: list[str]) -> None:
     label = "two dogs run over the grass behind a red ball"
     for width in (20, 300):

@@ -125,6 +125,20 @@ def test_the_sentence_is_written_as_a_page_and_a_picture(tmp_path: Path) -> None
         caption(tmp_path / "nowhere.jpg", system=OPENED)
 
 
+def test_picture_and_page_say_what_is_known_of_a_captioners_limits(folder: Path) -> None:
+    bundled = open_captioner("show_attend_tell")
+    limits = (
+        "show_attend_tell says of every picture what is likely in those that it learned from (Flickr8k train, 6,000"
+    )
+    assert bundled.limits.startswith(limits)
+    said = caption(Image.new("RGB", (40, 30), (90, 120, 60)), system=bundled, beam=1)
+    assert said.attention is not None
+    assert said.attention.caption.endswith(f"given those before it. {bundled.limits}")
+    card = {"encoder": "efficientnet_lite0", "image_size": 96, "data": "flickr8k:mine/Flickr8k"}
+    (folder / "card.json").write_text(json.dumps(card))
+    assert open_captioner(str(folder)).limits == ""  # a run's card may name folders of somebody's machine
+
+
 def test_the_callers_network_is_left_as_it_was() -> None:
     opened = captioner()
     opened.system.train()

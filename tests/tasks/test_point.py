@@ -19,6 +19,7 @@ from sightline.tasks.point import (
     _sameness,
     apart,
     as_question,
+    label_places,
     overlap,
     point,
     share_of,
@@ -141,6 +142,23 @@ def test_the_best_box_stands_out_and_all_shares_are_written(drawn_words: list[st
     assert drawn[140, 200 - 3].tolist() == [255, 255, 255]
     yellow = (drawn == (255, 236, 64)).all(axis=2)
     assert not yellow[:, 180:].any()
+
+
+def test_labels_of_boxes_that_overlap_stand_apart_beside_their_boxes() -> None:
+    crowd = [(60.0, 60.0, 150.0, 150.0), (70.0, 80.0, 140.0, 170.0), (80.0, 40.0, 160.0, 140.0)]
+    corner = [(0.0, 0.0, 90.0, 90.0), (20.0, 5.0, 110.0, 90.0), (0.0, 200.0, 90.0, 319.0), (9.0, 220.0, 99.0, 319.0)]
+    for boxes in (crowd, corner):
+        places = label_places(boxes, [(60.0, 25.0)] * len(boxes), (320, 320), 9.0)
+        for k, (x, y) in enumerate(places):
+            assert 0 <= x <= 320 - 60
+            assert 0 <= y <= 320 - 25
+            assert all(abs(x - left) >= 60 or abs(y - top) >= 25 for left, top in places[:k]), "on another label"
+            left, top, right, bottom = boxes[k]
+            assert left - 70 <= x <= right + 10
+            assert top - 35 <= y <= bottom + 10
+    assert label_places(crowd[:1], [(60.0, 25.0)], (320, 320), 9.0) == [(60.0, 26.0)], "alone, above its box"
+    without_room = label_places(corner, [(60.0, 25.0)] * 4, (30, 20), 3.0)
+    assert without_room == [(0.0, 0.0)] * 4
 
 
 def test_panels_that_would_be_alike_are_one(drawn_words: list[str], tmp_path: Path) -> None:

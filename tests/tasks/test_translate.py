@@ -11,9 +11,11 @@ import sightline
 from sightline.data.subwords import Subwords
 from sightline.data.transduction import Transduction
 from sightline.decoding import beam_search
+from sightline.lens.alignment import Alignment
 from sightline.systems.seq2seq import Seq2Seq
 from sightline.tasks.translate import (
     PIECES,
+    Translation,
     TranslationError,
     Translator,
     alignment,
@@ -44,6 +46,16 @@ def folder(tmp_path: Path) -> Path:
     opened.model.save_pretrained(tmp_path / "toy")
     opened.pieces.save(tmp_path / "toy" / PIECES)
     return tmp_path / "toy"
+
+
+def test_a_picture_says_what_its_escapes_stand_for_and_the_page_has_the_letters(tmp_path: Path) -> None:
+    attention = Alignment(np.array([[1.0]]), ("Hund",), ("中",))
+    plain, escaped = (Translation("Hund", source, 0.0, attention, "mine") for source in ("ein", "中"))
+    assert plain._escapes() == ""
+    assert escaped._escapes().endswith("U+… stands for a character that the picture's font lacks; the page shows it")
+    page = escaped.save(tmp_path / "page.html").read_text("utf-8")
+    assert "from: 中</p>" in page
+    assert "U+" not in page
 
 
 @pytest.mark.parametrize("attention", ["none", "additive", "general"])

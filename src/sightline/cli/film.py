@@ -7,6 +7,7 @@ import typer
 
 from sightline.cli.console import print_json, tracked
 from sightline.cli.failures import Failures, Misuse, exit_with, report_once, told_failures
+from sightline.cli.outputs import OutputFolder, replaced_files, tell_replaced
 from sightline.cli.pictures import remark_on
 from sightline.cli.wording import WrongOption, in_shell_words
 
@@ -17,9 +18,11 @@ def film(
     model: str | None,
     options: dict[str, Any],
     failures: Failures,
+    out: Path,
     as_json: bool,
 ) -> None:
-    """Write the animation; a frame that cannot be read is told and left out."""
+    """Write the animation into `out`, or where `video` itself names a folder; a frame that cannot be read is told and
+    left out."""
     from sightline.cli.look import open_model
 
     options = {key: value for key, value in options.items() if key != "command"}
@@ -27,9 +30,12 @@ def film(
         raise Misuse("--check is for single pictures; leave --video out")
     if video.suffix.lower() not in (".gif", ".webp"):
         raise Misuse(f"--video {video}: give a name that ends in .gif or .webp")
-    remark_on(photographs, quiet=as_json)
-    made = None
+    remarks = remark_on(photographs, quiet=as_json)
+    made = folder = None
+    path = video if len(video.parts) > 1 else out / video
     if photographs:
+        folder = OutputFolder(path.parent)
+        path = folder.fixed(path.name)
         opened = open_model(model, as_json)
         from sightline.tasks.frames import in_order, look_at_frames
 
@@ -43,11 +49,15 @@ def film(
 
         frames = tracked(in_order(photographs), "Looking", quiet=as_json)
         made = look_at_frames(frames, model=opened, failed=failed, **options)
-        made.save(video)
+        made.save(path)
+        folder.wrote(path)
     if as_json:
-        told = {"video": made and str(video), "frames": made and len(made)}
-        print_json({"verb": "look", **told, "failures": told_failures(failures)})
+        told = {"video": str(path), **made.summary} if made else {"video": None, "frames": None}
+        files = {"replaced": replaced_files(folder), "remarks": remarks}
+        print_json({"verb": "look", **told, **files, "failures": told_failures(failures)})
     elif made is not None:
-        typer.echo(f"{len(made)} frames, all on one scale: {video}")
+        typer.echo(f"{video.name}: {made.sentence}")
+        typer.echo(f"  {path}")
+        tell_replaced(folder)
         typer.echo("A map shows where attention went, not why.")
     exit_with(failures)

@@ -10,7 +10,7 @@ import typer
 
 from sightline.cli.console import busy, hush_libraries
 from sightline.cli.failures import Misuse, exit_with, say
-from sightline.cli.given import check_layer, check_named
+from sightline.cli.given import check_model, check_named, check_part
 from sightline.cli.outputs import OutputFolder, tell_replaced
 from sightline.cli.pictures import Batch, Made, Told, gather
 from sightline.cli.wording import WrongOption, in_shell_words
@@ -53,7 +53,10 @@ def look(
     ] = None,
     video: Annotated[
         Path | None,
-        typer.Option(help="Take the pictures for frames, by name, and write one animation (.gif or .webp)."),
+        typer.Option(
+            help="Take the pictures for frames, by name, and write one animation (.gif or .webp): into --out, unless a "
+            "folder is named here."
+        ),
     ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Also mask what was looked at: does the answer change?")
@@ -73,7 +76,7 @@ def look(
       sightline look holiday/ --method raw --layer 5 --head 3 --out looks
       sightline look cat.jpg --model vit --method gradient --check
       sightline look street.jpg --size 480 --method threshold --mass 0.5
-      sightline look frames/ --video walk.gif
+      sightline look frames/ --video walk.gif --out looks
       sightline look 'photos/**/*.jpg' --query 4,7 --json
 
     A map shows where attention went, not why; --check measures what it did.
@@ -83,11 +86,13 @@ def look(
     check_method(method, mass)
     if model is not None:
         check_named(model, "model")
-    check_layer(layer, model)
+        check_model(model)
+    chosen = parse_head(head)
+    check_part(layer, chosen, method, model)
     options: dict[str, Any] = {
         "method": method,
         "layer": layer,
-        "head": parse_head(head),
+        "head": chosen,
         "query": parse_query(query),
         "mass": mass,
         "size": size,
@@ -99,14 +104,15 @@ def look(
     if video is not None:
         from sightline.cli.film import film
 
-        film(photographs, video, model, options, failures, as_json)
+        film(photographs, video, model, options, failures, out, as_json)
         return
     batch = Batch("look", photographs, failures, out, as_json)
     index = None
     if batch.folder is not None:
         opened = open_model(model, as_json)
         looking = partial(_look_at, opened=opened, folder=batch.folder, options=options)
-        batch.make_each(looking, doing="Looking", fatal=(WrongOption,))
+        doing = "Looking, and checking what was looked at" if check else "Looking"
+        batch.make_each(looking, doing=doing, fatal=(WrongOption,))
         index = batch.index(f"Where {opened.name} looks", _sentence)
     if as_json:
         batch.print_json(index)

@@ -53,7 +53,7 @@ def segment(
     asked: dict[str, Any] = {"system": system, "scales": read_scales(scales), "flip": flip}
     if smooth:  # what was made before there was this choice, without a word of it, was not smooth
         asked["smooth"] = True
-    check_named(system, "segmenter", begins="segmenter")
+    check_named(system, "segmenter", begins="segmenter", files=("card.json", "variant.yml"))
     photographs, failures = gather(images or [], sample)
     batch = Batch("segment", photographs, failures, out, as_json)
     if photographs:

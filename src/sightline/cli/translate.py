@@ -54,7 +54,7 @@ def translate(
     """
     if not sentences and not files:
         raise Misuse("translate needs at least one SENTENCE, or --file; see `sightline translate --help`")
-    check_named(system, "translator", "pieces.json")
+    check_named(system, "translator", "pieces.json", files=("pieces.json", "config.json"))
     failures: Failures = []
     sentences = _worded(sentences or [], failures)
     lines = _read_files(files or [], failures)

@@ -236,6 +236,8 @@ def _check(stream: io.BufferedIOBase, shown: str, most: int) -> int:
             return 0
         image.draft(None, (1, 1))
         image.load()
+        if _is_number(image):  # numbers that are no brightness, as of an altitude, are found by looking at all
+            _to_bytes(np.asarray(image), shown)
         return width * height
 
 
@@ -323,8 +325,13 @@ def _upright_rgb(image: Image.Image, shown: str) -> Image.Image:
         raise PhotographError(f"{shown}: {_how_broken(error)}") from error
 
 
+def _is_number(image: Image.Image) -> bool:
+    """Whether the pixels are numbers wider than a byte, whole or not."""
+    return image.mode.startswith("I") or image.mode == "F"
+
+
 def _to_rgb(image: Image.Image, shown: str) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
+    if _is_number(image):
         return Image.fromarray(_to_bytes(np.asarray(image), shown)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         clear = image.convert("RGBA")
@@ -342,7 +349,9 @@ def _to_bytes(array: np.ndarray, shown: str) -> np.ndarray:
         return array.astype(np.uint8) * 255
     values = array.astype(np.float64)
     if not np.isfinite(values).all():
-        raise PhotographError(f"{shown}: holds values that are not finite numbers")
+        raise PhotographError(
+            f"{shown}: holds values that are not finite numbers (NaN or infinite); replace these first"
+        )
     low, high = float(values.min()), float(values.max())
     if low < 0:
         raise PhotographError(

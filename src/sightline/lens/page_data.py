@@ -54,8 +54,10 @@ class PageData:
     """Everything a page shows.  All but the title is optional; all text is escaped.
 
     combined: named (h, w) maps such as {"rollout": ..., "gradient-weighted": ...}; the first is what the page
-    opens on.  words: (text, (h, w) map, score or None) of each generated or read word.  answers: (label,
-    probability), best first.  curves and findings: what the check found, as curves and as sentences.
+    opens on.  opens: the number of a site and a head ("mean", "max" or its number) on which the page opens instead;
+    where heads did not fit, on the first combined map after all.  words: (text, (h, w) map, score or None) of each
+    generated or read word.  answers: (label, probability), best first.  curves and findings: what the check found, as
+    curves and as sentences.
     pictures: (caption, picture), such as `view.matrix` of text.  command: what made the page.
     """
 
@@ -64,6 +66,7 @@ class PageData:
     image: Image.Image | None = None
     sites: Sequence[PageSite] = ()
     combined: Mapping[str, np.ndarray | Tensor] = field(default_factory=dict)
+    opens: tuple[int, str | int] | None = None
     words: Sequence[tuple[str, np.ndarray | Tensor, Number | None]] = ()
     text: str = ""
     answers: Sequence[tuple[str, Number]] = ()
@@ -176,6 +179,21 @@ def _site_data(data: PageData, limit: int) -> tuple[list[dict[str, Any]], list[s
     return sites, notes
 
 
+def _opening(data: PageData, sites: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The state in which the page opens, as its script has it; None where it opens on its first map."""
+    if data.opens is None:
+        return None
+    number, head = data.opens
+    drawn = [n for n, site in enumerate(data.sites) if site.maps is not None or site.patch_rows is not None]
+    if number not in drawn:
+        raise ValueError(f"a page cannot open on site {number}: it has maps of {drawn}")
+    place = drawn.index(number)
+    kept = sites[place]["maps"]["shape"][0]
+    if kept == 1 < data.sites[number].heads and head != "mean":  # only their mean fitted
+        return {"site": place}
+    return {"method": "site", "site": place, "head": head}
+
+
 def payload(data: PageData, limit: int) -> tuple[dict[str, Any], list[str]]:
     """The data block of the page's script, kept near `limit` bytes, and notes on what did not fit."""
     picture = ""
@@ -207,4 +225,4 @@ def payload(data: PageData, limit: int) -> tuple[dict[str, Any], list[str]]:
     ]
     tables = {name: base64.b64encode(colour_table(name).tobytes()).decode() for name in COLOURS}
     body = {"title": data.title, "image": picture, "sites": sites, "combined": combined, "words": words}
-    return body | {"colours": tables}, notes + more
+    return body | {"opens": _opening(data, sites), "colours": tables}, notes + more

@@ -30,13 +30,15 @@ def write_report(
     notes: Sequence[str] = (),
     pictures: Sequence[tuple[str, Image.Image]] = (),
     shown: tuple[str, Tensor] | None = None,
+    chosen: tuple[int, str | int] | None = None,
     item: int = 0,
 ) -> Path:
     """Writes the page of one image of a recording and returns its path.
 
     `score` adds the gradient-weighted maps, `answers` the model's labels with probabilities, `pictures` captions with
-    pictures, `shown` the name and the (h, w) map on which the page opens.  A check made with `recording.check(...)`
-    before is shown with its curves.
+    pictures, `shown` the name and the (h, w) map on which the page opens.  Where it is the map of one layer and head,
+    `chosen`, the page opens on these, its controls too.  A check made with `recording.check(...)` before is shown with
+    its curves.
     """
     sites = image_sites(recording)
     combined = _combined(recording, sites, score, item)
@@ -44,11 +46,13 @@ def write_report(
         first = shown[1].detach().cpu().numpy()
         combined = {shown[0]: first} | {name: one for name, one in combined.items() if not np.array_equal(one, first)}
     curves, findings = _checked(recording.checked.get(item))
+    drawn = [_page_site(p, item) for p in sites]
     data = PageData(
         title=title or "Where it looked",
         model=type(recording.model).__name__,
         image=picture,
-        sites=[_page_site(p, item) for p in sites],
+        sites=drawn,
+        opens=_opening(drawn, shown, chosen),
         combined=combined,
         answers=answers,
         curves=curves,
@@ -70,6 +74,25 @@ def _combined(recording: Recording, sites: list[Placed], score: Tensor | None, i
         if can_roll(sites, None):
             maps["gradient rollout"] = heat(recording, method="grad_rollout", score=score, item=item)
     return {name: value.detach().cpu().numpy() for name, value in maps.items()}
+
+
+def _opening(
+    sites: Sequence[PageSite], shown: tuple[str, Tensor] | None, chosen: tuple[int, str | int] | None
+) -> tuple[int, str | int] | None:
+    """The layer and head that were chosen, counted from 0, where their map on the page is the one that is shown."""
+    if shown is None or chosen is None:
+        return None
+    layer, head = chosen[0] % len(sites), chosen[1]
+    if sites[layer].maps is None or head == "min":  # the page has no smallest of all heads
+        return None
+    maps = np.asarray(sites[layer].maps)
+    if isinstance(head, int):
+        head %= len(maps)
+        one = maps[head]
+    else:
+        one = maps.max(axis=0) if head == "max" else maps.mean(axis=0)
+    same = np.allclose(one, shown[1].detach().cpu().numpy(), rtol=1e-3, atol=1e-7)
+    return (layer, head) if same else None
 
 
 def _page_site(placed: Placed, item: int) -> PageSite:

@@ -26,10 +26,27 @@ def font_of(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
 
 
+@lru_cache(maxsize=2)
+def _letters(path: str) -> frozenset[int]:
+    """The characters that a font draws, by number."""
+    from matplotlib.ft2font import FT2Font
+
+    return frozenset(FT2Font(path).get_charmap())
+
+
+def drawable(text: str, font: ImageFont.FreeTypeFont | None = None) -> str:
+    """The text with each character that the font lacks written as its number, U+4E2D, so that no empty box is drawn."""
+    if text.isascii():
+        return text
+    known = _letters(str((font or font_of(12)).path))
+    parts = [letter if ord(letter) in known or letter.isspace() else f" U+{ord(letter):04X} " for letter in text]
+    return text if len("".join(parts)) == len(text) else " ".join("".join(parts).split())
+
+
 def wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    """Lines no wider than `width`; a single word that is wider is cut with an ellipsis."""
+    """Lines no wider than `width`, as `drawable`; a single word that is wider is cut with an ellipsis."""
     lines: list[str] = []
-    for word in text.split():
+    for word in drawable(text, font).split():
         joined = f"{lines[-1]} {word}" if lines else word
         if lines and font.getlength(joined) <= width:
             lines[-1] = joined
@@ -39,7 +56,8 @@ def wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
 
 
 def fitted(text: str, font: ImageFont.FreeTypeFont, width: Number) -> str:
-    """The text cut to a width in pixels, with an ellipsis where something was cut."""
+    """The text, as `drawable`, cut to a width in pixels, with an ellipsis where something was cut."""
+    text = drawable(text, font)
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:

@@ -38,17 +38,24 @@ def check_source(system: str, data: str) -> None:
     `data` is KIND:PATH as the recipe's `open_data` reads it, several joined by + where it takes labelled pictures.
     """
     try:
-        kinds = KINDS[system] if system in KINDS else KINDS[home_of(system, "open_data")]
+        home = system if system in KINDS else home_of(system, "open_data")
+        kinds = KINDS[home]
     except (OSError, LookupError):  # without its source the recipe itself has to be asked, later
         return
     joined = "folder" in kinds and not data.startswith("placed")
     before = r"(?:\d+\*)?(?:memory\d+:)?" if joined else ""
+    found = []
     for piece in pieces_of(data) if joined else [data]:
         named = re.fullmatch(before + r"([a-zA-Z_]\w*):(.+)", piece)
         fitting = [kind for kind in kinds if named and named[1].rstrip("0123456789" * (kind in _SIDED)) == kind]
         if named is None or not fitting:
             raise TrainingError(f"data {piece!r}: expected KIND:PATH for {system}, KIND one of {', '.join(kinds)}")
         _check_place(fitting[0], named[2])
+        found.append(fitting[0])
+    if home == "pictures" and "photos" in found:
+        raise TrainingError("some pictures have no label (photos:…): a classifier cannot learn from them, dino can")
+    if home == "banks" and set(found) == {"photos"}:
+        raise TrainingError(f"{data}: no collection with labels, by which features are measured: add one (folder:…)")
 
 
 def _check_place(kind: str, path: str) -> None:

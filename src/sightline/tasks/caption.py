@@ -32,13 +32,20 @@ class CaptionError(ValueError):
 
 @dataclass(frozen=True)
 class Captioner:
-    """A decoder, the frozen encoder whose features it was trained on, and its words."""
+    """A decoder, the frozen encoder whose features it was trained on, and its words; `learned` says what from."""
 
     system: ShowAttendTell | ShowAndTell
     encoder: Encoder
     vocabulary: Vocabulary
     name: str
     penalty: float = 0.7
+    learned: str = ""
+
+    @property
+    def limits(self) -> str:
+        """What has to be known of its sentences; "" where nobody here knows what it learned from."""
+        known = f"{self.name} says of every picture what is likely in those that it learned from ({self.learned})."
+        return known if self.learned else ""
 
 
 @dataclass(frozen=True)
@@ -124,7 +131,9 @@ def open_captioner(system: Any = None) -> Captioner:
             "they are not of one run; take both from the same `weights` folder"
         )
     penalty = float(card.get("settings", {}).get("penalty", 0.7))
-    return Captioner(network, encoder, words, name, penalty)
+    # a run's own card names files of whoever made it
+    learned = str(card["data"]) if name in bundled_names() else ""
+    return Captioner(network, encoder, words, name, penalty, learned)
 
 
 def _card(folder: Path) -> dict[str, Any]:
@@ -186,8 +195,8 @@ def caption(image: Any, *, system: Any = None, beam: int = 5) -> Caption:
     shares = tuple(chances[: len(words)].tolist())
     strip = None
     if maps is not None and words:
-        told = f"{opened.name}, beam {beam}; below each word its probability, given those before it"
-        strip = WordStrip(photograph, words, maps, shares, title=as_sentence(words), caption=told)
+        told = f"{opened.name}, beam {beam}; below each word its probability, given those before it. {opened.limits}"
+        strip = WordStrip(photograph, words, maps, shares, title=as_sentence(words), caption=told.strip())
     return Caption(words, shares, score, photograph, strip, opened.name)
 
 

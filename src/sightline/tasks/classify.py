@@ -1,7 +1,7 @@
 """What does a model call a photograph?"""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -13,7 +13,8 @@ from PIL import Image
 from sightline.data.photographs import open_photograph
 from sightline.lens.given import evaluating
 from sightline.lens.sheet import spoken
-from sightline.tasks.look import Look, answer, best_labels, like_parameters, look
+from sightline.tasks.look import Look, answer, best_labels, describe, like_parameters, look
+from sightline.tasks.points import PointsLook
 from sightline.tasks.vision_model import ModelError, Prepare, VisionModel, open_vision_model
 
 
@@ -27,6 +28,7 @@ class Classification:
     labels: tuple[tuple[str, float], ...]
     image: Image.Image
     model: VisionModel
+    title: str = "photograph"
 
     @property
     def label(self) -> str:
@@ -41,10 +43,20 @@ class Classification:
     @cached_property
     def attention(self) -> Look:
         """Where the model looked; ValueError for a model without attention."""
-        return look(self.image, model=self.model)
+        seen = look(self.image, model=self.model)
+        return replace(seen, labels=self.labels, title=self.title, overlay=self._drawn(seen))
+
+    def _drawn(self, seen: Look) -> Image.Image:
+        from sightline.lens import view
+
+        names = f"{self.model.name} names the likeliest of its {len(self.model.names or ())} classes, whatever comes."
+        title, caption = f"{self.title}: {self}", f"{names} {describe(seen.heat)} {self.model.note}".strip()
+        if isinstance(seen, PointsLook) and seen.points is not None:
+            return seen.points.picture(title=title, caption=caption)
+        return view.overlay(seen.image, seen.heat, title=title, caption=caption)
 
     def show(self) -> None:
-        """Show the photograph with the attention on it."""
+        """Show the photograph with the attention on it, the classes above."""
         self.attention.show()
 
     def save(self, path: str | Path) -> Path:
@@ -90,4 +102,5 @@ def classify(image: Any, *, model: Any = None, top: int = 5, prepare: Prepare | 
             + (f" ({opened.note})" if opened.note else "")
             + "; give one that was trained to classify"
         )
-    return Classification(labels, photograph, opened)
+    title = Path(image).name if isinstance(image, str | Path) else "photograph"
+    return Classification(labels, photograph, opened, title)

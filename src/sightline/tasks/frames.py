@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sightline.data.photographs import open_photograph
 from sightline.lens.given import evaluating
-from sightline.tasks.look import at_size, check_token, like_parameters
+from sightline.tasks.look import at_size, check_token, like_parameters, part_of
 from sightline.tasks.methods import GRADIENT_METHODS, MASS, METHODS, usual_model
 from sightline.tasks.vision_model import VisionModel, open_vision_model
 
@@ -28,9 +28,28 @@ class FilmLook:
     model: str
     method: str
     mass: int | float = MASS
+    layer: int = -1
+    head: str | int = "mean"
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def sentence(self) -> str:
+        """What the animation shows: how many frames of which size, by which model and method, and how to read it."""
+        count = "1 frame" if len(self) == 1 else f"{len(self)} frames"
+        width, height = self.images[0].size
+        chosen = " · ".join(filter(None, (self.model, self.method, part_of(self.layer, self.head))))
+        return f"{count} of {width} x {height} pixels, all on one scale ({chosen})."
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The same as plain values for machines."""
+        width, height = self.images[0].size
+        return {
+            "frames": len(self), "width": width, "height": height, "model": self.model, "method": self.method,
+            "layer": self.layer, "head": self.head, "sentence": self.sentence,
+        }  # fmt: skip
 
     @property
     def limits(self) -> tuple[float, float]:
@@ -116,7 +135,7 @@ def look_at_frames(
     if not heats:
         raise ValueError("no frame could be read: give a folder of pictures")
     kept = "threshold" if method == "threshold" else chosen
-    return FilmLook(tuple(shown), torch.stack(heats), opened.name, kept, mass)
+    return FilmLook(tuple(shown), torch.stack(heats), opened.name, kept, mass, layer, head)
 
 
 def _map_of(

@@ -29,7 +29,7 @@ class Look:
     model was shown; ``labels`` its best classes with probabilities, best first (None where it does not
     classify); ``check`` what masking the map did to the answer (None unless asked for); ``recording``
     everything that was recorded; ``masks`` (heads, h, w) the cells that hold ``mass`` of each head's attention
-    (None for methods other than "threshold"); ``part`` the layer and the head, where they were chosen.
+    (None for methods other than "threshold"); ``layer`` and ``head`` are those that were asked for.
     """
 
     heat: Tensor
@@ -46,7 +46,13 @@ class Look:
     score: Tensor | None = None
     masks: Tensor | None = None
     mass: int | float = MASS
-    part: str = ""
+    layer: int = -1
+    head: str | int = "mean"
+
+    @property
+    def part(self) -> str:
+        """The layer and the head that were chosen, in words; "" for the last layer and the mean of its heads."""
+        return part_of(self.layer, self.head)
 
     @property
     def sentence(self) -> str:
@@ -104,7 +110,8 @@ class Look:
             self.recording.to_html(
                 path, image=self.image, title=f"{self.title} · {self.model}", command=self.command,
                 score=self.score, answers=self.labels or (), notes=notes, pictures=drawn,
-                shown=(f"{self.method}, as in the picture", self.heat),
+                shown=(", ".join(filter(None, (self.method, self.part, "as in the picture"))), self.heat),
+                chosen=(self.layer, self.head) if self.part else None,
             )  # fmt: skip
         else:
             self.overlay.save(path)
@@ -194,7 +201,7 @@ def look(
     made = Look(
         heat=heat, image=seen_image, overlay=seen_image, recording=seen, model=opened.name, method=method,
         labels=best_labels(logits, opened.names), check=seen.checked.get(0), note=opened.note, title=title,
-        command=command, score=score, masks=masks, mass=mass, part=_part(layer, head),
+        command=command, score=score, masks=masks, mass=mass, layer=layer, head=head,
     )  # fmt: skip
     return replace(made, overlay=_drawn(made))
 
@@ -218,8 +225,8 @@ def head_masks(seen: Any, layer: int, query: Any, mass: int | float) -> Tensor:
     return highest(torch.stack(heads).float().cpu(), mass=mass)
 
 
-def _part(layer: int, head: str | int) -> str:
-    """The layer and the head that were chosen, in words; "" for the last layer and the mean of its heads."""
+def part_of(layer: int, head: str | int) -> str:
+    """A layer and a head in words; "" for the last layer and the mean of its heads."""
     chosen = (f"layer {layer}" if layer != -1 else "", "" if head == "mean" else f"head {head}")
     return ", ".join(filter(None, chosen))
 

@@ -1,5 +1,7 @@
 """The words for ways to read attention, and whose is read; without torch, so that a wrong word is told at once."""
 
+from typing import Any
+
 # methods that need the gradient of the answer; all others only read the forward pass
 GRADIENT_METHODS = ("gradient", "grad_rollout")
 METHODS = ("auto", "raw", "rollout", *GRADIENT_METHODS, "threshold")
@@ -12,6 +14,22 @@ def check_choice(method: str, mass: int | float) -> None:
         raise ValueError(f"method {method!r} is not known; choose one of {', '.join(METHODS)}")
     if not 0 < mass < 1:
         raise ValueError(f"mass {mass} is the share of the attention that a mask holds, between 0 and 1")
+
+
+def no_plain_model(name: str, card: dict[str, Any], transformer: bool) -> str:
+    """Why bundled weights are none of a model that is shown a picture alone, by their card; "" where they are.
+
+    `transformer` says whether they are of a plain Vision Transformer, which may give features instead of classes.
+    """
+    from sightline.checkpoints import bundled_names
+
+    if "mean" in card and (card.get("classes") or transformer):
+        return ""
+    looks = "'dino' or 'vit'" if "dino" in bundled_names() else "'vit'"
+    return (
+        f"model {name!r} ({card.get('system')}) is no plain image model; it has a verb of its own (see `sightline tour "
+        f"--help` and `sightline --help`); look takes {looks}, classify 'vit', both a folder, weights or a hub id"
+    )
 
 
 def usual_model() -> str:

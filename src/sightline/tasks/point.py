@@ -220,15 +220,42 @@ def with_scores(photograph: Image.Image, found: Sequence[tuple[Box, float]]) -> 
         _frame(pen, box, base.size, wide, wide, (255, 255, 255))
     drawn = with_boxes(base, [shown[0][0]])
     pen, font = ImageDraw.Draw(drawn), font_of(max(12, max(drawn.size) // 14), bold=True)
+    told = [share_of(share) for _, share in shown]
+    sizes = [(font.getlength(word) + 6, 1.1 * font.size) for word in told]  # with the dark line around the letters
     width, edge = _line(drawn.size)
-    reach = width + 3 * edge
-    for place, ((left, top, _, _), share) in reversed(list(enumerate(shown))):  # the best on top
-        told, colour = share_of(share), (255, 236, 64) if place == 0 else (255, 255, 255)
-        x = max(0.0, min(left, drawn.width - font.getlength(told)))
-        above = top > reach + 1.2 * font.size  # else there is no room, and it stands within
-        y = top - reach if above else max(top, reach) + 0.4 * font.size
-        pen.text((x, y), told, font=font, fill=colour, anchor="lb" if above else "lt", stroke_width=3, stroke_fill=0)
+    places = label_places([box for box, _ in shown], sizes, drawn.size, float(width + 3 * edge))
+    for number, (x, y) in reversed(list(enumerate(places))):  # the best on top
+        colour, middle = (255, 236, 64) if number == 0 else (255, 255, 255), y + sizes[number][1] / 2
+        pen.text((x + 3, middle), told[number], font=font, fill=colour, anchor="lm", stroke_width=3, stroke_fill=0)
     return drawn
+
+
+def label_places(
+    boxes: Sequence[Box], sizes: Sequence[tuple[float, float]], picture: tuple[int, int], reach: float
+) -> list[tuple[float, float]]:
+    """Where the labels of boxes stand, (left, top) of each: beside its box, within the picture, on none before it.
+
+    `sizes` are (width, height) of the labels, `reach` is how far a box's line goes beyond it.  Tried are above, below,
+    right and left of the box, at either end of its side, then within it; where all are taken, the one least covered.
+    """
+    placed: list[Box] = []
+    for (left, top, right, bottom), (wide, high) in zip(boxes, sizes, strict=True):
+        over, under, beyond, before = top - reach - high, bottom + reach, right + reach, left - reach - wide
+        within = (max(top, reach) + 0.2 * high, min(bottom, picture[1] - reach) - 1.2 * high)
+        tried = [(x, y) for y in (over, under) for x in (left, right - wide)]
+        tried += [(x, y) for x in (beyond, before) for y in (top, bottom - high)]
+        tried += [(x, y) for y in within for x in (left, right - wide)]
+        tried = [(min(max(x, 0.0), max(picture[0] - wide, 0.0)), y) for x, y in tried]
+        fitting = [(x, y) for x, y in tried if 0 <= y <= picture[1] - high] or [(tried[0][0], 0.0)]
+        spots = [(x, y, x + wide, y + high) for x, y in fitting]
+        placed.append(min(spots, key=lambda spot: sum(_shared(spot, other) for other in placed)))  # the first of equals
+    return [(left, top) for left, top, _, _ in placed]
+
+
+def _shared(one: Box, other: Box) -> float:
+    """The area, in pixels, that two rectangles have in common."""
+    across, down = (min(one[k + 2], other[k + 2]) - max(one[k], other[k]) for k in (0, 1))
+    return max(across, 0.0) * max(down, 0.0)
 
 
 def share_of(share: float) -> str:

@@ -17,8 +17,10 @@ from sightline.data.marian_pieces import MarianPieces, is_marian
 from sightline.data.subwords import Subwords
 from sightline.decoding import beam_search, greedy
 from sightline.lens.alignment import Alignment, merged
+from sightline.lens.choices import PICTURES
 from sightline.lens.given import evaluating
 from sightline.lens.record import record
+from sightline.lens.sheet import drawable
 from sightline.systems.seq2seq import Seq2Seq
 from sightline.systems.transformer import Transformer
 
@@ -60,11 +62,13 @@ class Translation:
 
     def picture(self) -> Image.Image:
         """Draws the alignment; ValueError for a system without attention."""
-        return self._alignment().picture(title=self.text, caption=f"rows: translation · columns: {self.source}")
+        caption = f"rows: translation · columns: {self.source}{self._escapes()}"
+        return self._alignment().picture(title=self.text, caption=caption)
 
     def heads_picture(self) -> Image.Image:
         """Draws the alignment of each layer and head; ValueError for a system that has one only, or none."""
-        caption = f"rows: translation · columns: {self.source} · each panel on its own scale, × is times uniform"
+        scale = "each panel on its own scale, × is times uniform"
+        caption = f"rows: translation · columns: {self.source} · {scale}{self._escapes()}"
         return self._alignment().heads_picture(title=self.text, caption=caption)
 
     def show(self) -> None:
@@ -73,7 +77,15 @@ class Translation:
 
     def save(self, path: str | Path) -> Path:
         """Writes the alignment as a picture (.png, .jpg, .webp) or as a page to move over with the mouse (.html)."""
-        return self._alignment().save(path, title=self.text, caption=f"from: {self.source}")
+        caption = f"from: {self.source}"
+        if Path(path).suffix.lower() in PICTURES:  # a page has the reader's own fonts
+            caption += self._escapes()
+        return self._alignment().save(path, title=self.text, caption=caption)
+
+    def _escapes(self) -> str:
+        """What a picture's caption says where its font lacks characters of these sentences."""
+        lacks = any(drawable(text) != text for text in (self.text, self.source))
+        return " · U+… stands for a character that the picture's font lacks; the page shows it" if lacks else ""
 
     def _alignment(self) -> Alignment:
         if self.attention is None:

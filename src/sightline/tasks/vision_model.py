@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from sightline.systems.vit import VisionTransformer
+from sightline.tasks.methods import no_plain_model
 
 Prepare = Callable[[Image.Image], tuple[Tensor, Image.Image]]
 MOST_PATCHES = 16_384  # a square of 1,024 pixels in patches of 8
@@ -173,17 +174,13 @@ def _from_card(name: str, model: nn.Module, card: dict[str, Any]) -> VisionModel
 
 
 def _from_bundled(name: str) -> VisionModel:
-    from sightline.checkpoints import bundled, bundled_card, bundled_names
+    from sightline.checkpoints import bundled, bundled_card
 
     card = bundled_card(name)
     model = bundled(name) if "mean" in card else None
-    if model is None or not (card.get("classes") or isinstance(model, VisionTransformer)):
-        looks = "'dino' or 'vit'" if "dino" in bundled_names() else "'vit'"
-        raise ModelError(
-            f"model {name!r} ({card.get('system')}) is no plain image model; it has a verb of its own (see `sightline "
-            f"tour --help` and `sightline --help`); look takes {looks}, classify 'vit', both a folder, weights or "
-            "a hub id"
-        )
+    told = no_plain_model(name, card, isinstance(model, VisionTransformer))
+    if model is None or told:
+        raise ModelError(told)
     return _from_card(name, model, card)
 
 
