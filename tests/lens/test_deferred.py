@@ -97,9 +97,13 @@ LAYERS = {
 }
 
 
+CHOICES = [None, sightline.CLS, sightline.LAST, 2, slice(1, 4), [0, 2]]
+
+
 @pytest.mark.parametrize("layers", LAYERS)
-@pytest.mark.parametrize("queries", [None, sightline.CLS, sightline.LAST, 2, slice(1, 4), [0, 2]])
-@pytest.mark.parametrize("limit", [0, 2000, 2**26])
+@pytest.mark.parametrize(
+    ("queries", "limit"), [*((choice, 2**26) for choice in CHOICES), (None, 0), (sightline.CLS, 2000)]
+)
 def test_noted_or_seen_at_once_is_one(layers: str, queries, limit: int, noting: list[int], monkeypatch) -> None:
     torch.manual_seed(0)
     monkeypatch.setattr(deferred, "LIMIT", limit)
