@@ -436,6 +436,12 @@ def test_nothing_found_is_an_error(album: Path, name: str, said: str) -> None:
         find_photographs([album / "b.jpg", f"{album}/{name}"])
 
 
+def test_an_empty_name_is_not_this_folder(album: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(album)
+    with pytest.raises(PhotographError, match="an empty name; give a photograph"):
+        find_photographs([""])
+
+
 def test_addresses_are_refused_with_advice() -> None:
     with pytest.raises(PhotographError, match="save the picture"):
         find_photographs(["https://example.org/cat.jpg"])

@@ -153,6 +153,8 @@ def _shown(name: Any) -> str:
 
 def _expand(name: str) -> list[Path]:
     shown = _shown(name)
+    if not name.strip():  # an unset variable of the shell: not this folder, which is what an empty path means
+        raise PhotographError(f"{shown}: an empty name; give a photograph, a folder (. is this one) or a pattern")
     if re.match(r"^[a-z][a-z0-9+.-]+://", name, re.IGNORECASE):
         raise PhotographError(f"{shown}: addresses are not fetched; save the picture and give its file")
     path = Path(name).expanduser()
