@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from sightline.lens.bundle import Bundle, Kept, Kind
+from sightline.lens.capture import whereabouts
 from sightline.lens.frame import Frame
 from sightline.lens.select import Plan, Row
 
@@ -61,10 +62,8 @@ class Alike:
             return False
         if mode.calls and mode.calls[-1].frame == frame.serial:
             return False  # it may be the next window of the same call
-        try:
-            query.data_ptr()  # without storage of their own, as under `torch.func.vmap`
-            key.data_ptr()
-        except RuntimeError:
+        place = () if self._together else whereabouts(query, key)
+        if not (place or self._together):  # without storage of their own, as under `torch.func.vmap`
             return False
         kept = self._bundles.get(kind)
         if kept is None:
@@ -72,7 +71,7 @@ class Alike:
         if self._together:
             kept.hold(query, key)
         else:
-            kept.add(query, key)
+            kept.add(query, key, place)
         mode.kept += kind.cost
         mode.calls.append(Kept(kept, kept.count - 1, frame.path, frame.hint, frame.serial))
         return True

@@ -32,11 +32,11 @@ class Bundle:
         self._single: list[tuple[Tensor, ...]] = []  # the same call by call, since somebody reads
         self._held: list[tuple[Tensor, Tensor]] = []  # queries and keys that are soon multiplied
 
-    def add(self, query: Tensor, key: Tensor) -> None:
-        """Keeps one call now."""
+    def add(self, query: Tensor, key: Tensor, place: tuple[int, ...]) -> None:
+        """Keeps one call now, whose query and key lie at `place`."""
         self.multiply()
         self.count += 1
-        self.place = whereabouts(query, key)
+        self.place = place
         rows = query.narrow(2, self.kind.start, self.kind.count)
         # the lens's own arithmetic is nobody's attention: an outer recording shall not see it
         with torch._C.DisableTorchFunction(), in_full_precision(query):

@@ -43,12 +43,10 @@ def products(query: Tensor, key: Tensor, scale: float | None = None) -> Tensor:
         query = query.reshape(batch, key_heads, heads // key_heads * rows, width)
     if batch == 1:  # what `matmul` comes to, without its own steps: a fifth less time between two layers
         scores = _multiply(query[0], key[0].mT)
-    elif on_gpu and _apart(key) and key.numel() * key.element_size() >= _LARGE:
+    elif _dear_together(query, key):
         scores = torch.stack([_multiply(q, k.mT) for q, k in zip(query, key, strict=True)])
     elif on_gpu:  # where items lie apart the keys are copied, which takes less than to ask for each product
         scores = _multiply(query.flatten(0, 1), key.flatten(0, 1).mT)
-    elif _dear_together(query, key):
-        scores = torch.stack([torch.matmul(q, k.mT) for q, k in zip(query, key, strict=True)])
     else:
         scores = torch.matmul(query, key.mT)
     scores = scores.view(batch, heads, rows, keys)
@@ -61,9 +59,7 @@ def products_of_many(queries: Sequence[Tensor], keys: Sequence[Tensor], start: i
     On a GPU each step is short and takes as long to ask for: small calls are copied together and multiplied at once.
     """
     query, key = queries[0], keys[0]
-    if len(queries) == 1:
-        return [products(query.narrow(2, start, count), key)[None]]
-    if key.numel() * key.element_size() < _SMALL:
+    if len(queries) > 1 and key.numel() * key.element_size() < _SMALL:
         if query.shape[2] <= key.shape[2]:  # else cutting out the rows first is worth its time
             rows = torch.cat(list(queries)).narrow(2, start, count)
         else:
@@ -94,14 +90,17 @@ def _sums_half(device: int, dtype: torch.dtype) -> bool:
 
 
 def _dear_together(query: Tensor, key: Tensor) -> bool:
-    """Whether a CPU takes a few rows of a batch of several faster one item at a time.
+    """Whether a few rows of a batch of several are taken faster one item at a time.
 
-    Models lay keys out as (batch, keys, heads, width); one product of batch and heads together would copy them all
-    first, which takes four times as long as the products themselves.
+    Models lay keys out as (batch, keys, heads, width); one product of batch and heads together copies them all first,
+    which takes a CPU four times as long as the products themselves, and a GPU longer where the keys are large.
     """
+    if not _apart(key) or torch.compiler.is_compiling():
+        return False
+    if key.is_cuda:
+        return key.numel() * key.element_size() >= _LARGE
     _, heads, keys, width = key.shape
-    large = heads * keys * width >= _COPIED and query.shape[2] * 4 <= width
-    return large and _apart(key) and key.device.type == "cpu" and not torch.compiler.is_compiling()
+    return key.device.type == "cpu" and heads * keys * width >= _COPIED and query.shape[2] * 4 <= width
 
 
 def _apart(key: Tensor) -> bool:
