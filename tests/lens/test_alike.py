@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import sightline
-from sightline.lens import capture
+from sightline.lens import capture, deferred, dispatch
 from sightline.lens.alike import Alike
+from sightline.lens.site import Site
 
 
 class Layer(nn.Module):
@@ -43,6 +44,7 @@ def looked_at(model: nn.Module, *given: Tensor, monkeypatch: pytest.MonkeyPatch,
     """The same recording where every call is looked at."""
     with monkeypatch.context() as patch:
         patch.setattr(Alike, "keep", lambda *_: False)
+        patch.setattr(Alike, "again", lambda *_: False)
         with torch.no_grad(), sightline.record(model, **choices) as seen:
             model(*given)
     return [site.weights for site in seen]
@@ -67,6 +69,148 @@ def test_kept_at_once_or_looked_at_is_one(queries, batch: int, causal: bool, mon
         torch.testing.assert_close(site.weights, weights, rtol=0, atol=0)
     if queries is not None and not isinstance(queries, list):
         assert kept == [False, True, True, True]
+
+
+@pytest.fixture
+def repeated(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """For each call, whether it was kept as one that its module made before."""
+    answers: list[bool] = []
+    again = Alike.again
+    monkeypatch.setattr(Alike, "again", lambda *given: answers.append(again(*given)) or answers[-1])
+    monkeypatch.setattr(dispatch, "MODE_ALWAYS", False)
+    monkeypatch.setattr(deferred, "EVERYWHERE", False)
+    return answers
+
+
+@pytest.mark.parametrize("queries", [None, sightline.CLS, sightline.LAST])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_recording_made_again_is_the_same(queries, batch: int, causal: bool, repeated, monkeypatch) -> None:
+    torch.manual_seed(5)
+    model, tokens = Layers(*(Layer(causal=causal) for _ in range(3))), torch.randn(batch, 6, 16)
+    for _ in range(2):
+        recorded(model, tokens, queries=queries)
+    repeated.clear()
+    with torch.no_grad(), sightline.record(model, queries=queries) as seen:
+        model(tokens)
+        model(-tokens)
+    assert repeated == [True] * 6
+    expected = [
+        w for given in (tokens, -tokens) for w in looked_at(model, given, monkeypatch=monkeypatch, queries=queries)
+    ]
+    assert [len(sites) for sites in seen.passes] == [3, 3]
+    assert [site.layer for site in seen] == [0, 1, 2] * 2
+    for site, weights in zip(seen, expected, strict=True):
+        torch.testing.assert_close(site.weights, weights)
+
+
+class Attention(nn.Module):
+    """Attends from tokens to themselves or to others; by `parts` queries, one after the other, where there are."""
+
+    parts: int | None = None
+
+    def forward(self, tokens: Tensor, mask: Tensor | None = None, context: Tensor | None = None) -> Tensor:
+        keys = tokens if context is None else context
+        if self.parts is None:
+            return F.scaled_dot_product_attention(tokens, keys, keys, mask)
+        return torch.cat([F.scaled_dot_product_attention(q, q, q) for q in tokens.split(self.parts, dim=-2)], dim=-2)
+
+
+def _shapes(made: list[tuple[str, Tensor]]) -> list[tuple[int, ...]]:
+    return [tuple(weights.shape) for _, weights in made]
+
+
+def test_what_a_module_is_given_otherwise_is_looked_at(repeated) -> None:
+    """Each of these differs from the call before in one thing; that very call is then looked at."""
+    model = Named(attention=Attention())
+    model.forward = lambda *given, **named: model.attention(*given, **named)
+    tokens, blind = torch.randn(1, 2, 5, 4), torch.ones(5, 5).tril().bool()
+
+    def record(*given: Tensor, gradients: bool = False, queries=sightline.CLS, **named: Tensor) -> Site:
+        with torch.set_grad_enabled(gradients), sightline.record(model, queries=queries) as seen:
+            model(*given, **named)
+        (site,) = seen
+        return site
+
+    changes = {
+        "more tokens": lambda: record(torch.randn(1, 2, 6, 4)),
+        "a batch": lambda: record(torch.randn(2, 2, 5, 4)),
+        "another precision": lambda: record(tokens.double()),
+        "a mask": lambda: record(tokens, blind),
+        "a context": lambda: record(tokens, context=torch.randn(1, 2, 5, 4)),
+        "a longer context": lambda: record(tokens, context=torch.randn(1, 2, 9, 4)),
+        "a graph": lambda: record(tokens.clone().requires_grad_(), gradients=True),
+        "other rows": lambda: record(tokens, queries=sightline.LAST),
+    }
+    for change, make in changes.items():
+        for _ in range(3):
+            site = record(tokens)
+        assert repeated[-1], change
+        assert site.kind == "self"
+        changed = make()
+        assert not repeated[-1], change
+        assert changed.kind == ("cross" if "context" in change else "self")
+        keys = changed.calls[0].keys
+        assert changed.weights.shape == (2 if change == "a batch" else 1, 2, 1, keys)
+        assert changed.weights.requires_grad is False
+        if change == "a mask":
+            assert changed.weights[..., 1:].count_nonzero() == 0
+        if change == "other rows":
+            torch.testing.assert_close(changed.weights[:, :, 0], (tokens @ tokens.mT / 2).softmax(-1)[:, :, -1])
+
+
+def test_rows_at_any_offset_of_a_fused_projection_are_the_right_ones(repeated) -> None:
+    """Query and key lie interleaved in one tensor, and the batch item begins somewhere in it."""
+
+    class Fused(nn.Module):
+        def forward(self, packed: Tensor) -> Tensor:
+            query, key, value = packed[1:2].unflatten(-1, (3, 4, 4)).permute(2, 0, 3, 1, 4)
+            return F.scaled_dot_product_attention(query, key, value)
+
+    model, packed = Named(attention=Fused()), torch.randn(3, 7, 48)
+    for queries, row in ((sightline.CLS, 0), (sightline.LAST, -1)):
+        for _ in range(3):
+            ((_, weights),) = recorded(model, packed, queries=queries)
+        assert repeated[-1]
+        query, key, _ = packed[1:2].unflatten(-1, (3, 4, 4)).permute(2, 0, 3, 1, 4)
+        torch.testing.assert_close(weights[:, :, 0], (query @ key.mT / 2).softmax(-1)[:, :, row])
+
+
+def test_windows_that_begin_like_a_call_before_are_joined(repeated) -> None:
+    model, tokens = Named(attention=Attention()), torch.randn(1, 2, 12, 4)
+    model.attention.parts = 4
+    for _ in range(3):
+        short = recorded(model, tokens[:, :, :4].contiguous(), queries=sightline.CLS)
+    assert repeated[-1]
+    assert _shapes(short) == [(1, 2, 1, 4)]
+    windows = recorded(model, tokens, queries=None)
+    torch.testing.assert_close(recorded(model, tokens, queries=None)[0][1], windows[0][1])
+    repeated.clear()
+    for _ in range(3):
+        ((_, joined),) = recorded(model, tokens, queries=None)
+        torch.testing.assert_close(joined, windows[0][1])
+    assert True in repeated  # the first window of each
+
+
+def test_a_part_called_on_its_own_begins_as_before(repeated) -> None:
+    model, tokens = Layers(Layer(), Layer()), torch.randn(1, 5, 16)
+    for _ in range(3):
+        with torch.no_grad(), sightline.record(model, queries=sightline.CLS) as seen:
+            model.layers[1](tokens)
+            model(tokens)
+        assert [site.path for site in seen] == ["layers.1", "layers.0", "layers.1"]
+        assert [len(sites) for sites in seen.passes] == [3]
+    assert repeated[-2:] == [True, True]
+
+
+def test_fewer_sites_and_a_smaller_limit_hold_for_calls_made_before(repeated) -> None:
+    model, tokens = Layers(Layer(), Layer()), torch.randn(1, 8, 16)
+    for _ in range(3):
+        recorded(model, tokens, queries=sightline.CLS)
+    assert all(repeated[-2:])
+    assert [path for path, _ in recorded(model, tokens, queries=sightline.CLS, sites="layers.1")] == ["layers.1"]
+    with pytest.raises(ValueError, match="limit=200"):
+        recorded(model, tokens, queries=sightline.CLS, limit=200)
 
 
 def test_one_mask_among_layers_is_not_overlooked(monkeypatch) -> None:

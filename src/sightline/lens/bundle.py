@@ -6,18 +6,21 @@ import torch
 from torch import Tensor
 
 from sightline.lens.capture import Call, whereabouts
-from sightline.lens.products import in_full_precision, products, products_of_many
+from sightline.lens.products import in_full_precision, products, products_directly, products_of_many
 
 
 class Kind:
     """What attention calls have in common that are kept alike.
 
     fields: of `Call`, but for where it was made.  Rows `start` to `start + count` are kept, as `products` with the keys
-    or else as queries and keys; a call keeps `cost` bytes.
+    or else as queries and keys; a call keeps `cost` bytes.  `direct`: by `products_directly`?
     """
 
-    def __init__(self, fields: dict[str, Any], start: int, count: int, cost: int, products: bool) -> None:
+    def __init__(
+        self, fields: dict[str, Any], start: int, count: int, cost: int, products: bool, direct: bool = False
+    ) -> None:
         self.fields, self.start, self.count, self.cost, self.products = fields, start, count, cost, products
+        self.direct = direct
 
 
 class Bundle:
@@ -37,13 +40,15 @@ class Bundle:
         self.multiply()
         self.count += 1
         self.place = place
-        rows = query.narrow(2, self.kind.start, self.kind.count)
+        start, count = self.kind.start, self.kind.count
         # the lens's own arithmetic is nobody's attention: an outer recording shall not see it
         with torch._C.DisableTorchFunction(), in_full_precision(query):
-            if self.kind.products:
-                self._made.append((products(rows, key),))
+            if self.kind.direct:
+                self._made.append((products_directly(query, key, start, count)[None],))
+            elif self.kind.products:
+                self._made.append((products(query.narrow(2, start, count), key),))
             else:  # head by head, since a product would copy them so each time
-                layout = torch.contiguous_format
+                rows, layout = query.narrow(2, start, count), torch.contiguous_format
                 self._made.append((rows.clone(memory_format=layout), key.clone(memory_format=layout)))
 
     def hold(self, query: Tensor, key: Tensor) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from sightline.lens.frame import Frame
 from sightline.lens.key import unseen
+from sightline.lens.select import Plan
 from sightline.lens.stack import CALL
 
 EVERYWHERE = False  # for tests: on other devices too
@@ -24,6 +25,11 @@ SMALL, LIMIT = 3 * 2**24, 3 * 2**25
 
 _stream_of: Callable[[int], int] = getattr(torch._C, "_cuda_getCurrentRawStream", lambda device: 0)
 _writers = WeakSet[nn.Module]()  # models that wrote to what they gave an attention call
+
+
+def may_defer(plan: Plan) -> bool:
+    """Whether calls of such a recording may be noted: there is a GPU in use, and nothing needs their graph."""
+    return plan.hold and not plan.gradients and (EVERYWHERE or torch.cuda.is_initialized())
 
 
 class Noted(NamedTuple):

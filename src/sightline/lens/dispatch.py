@@ -26,7 +26,7 @@ from torch.library import Library, fallthrough_kernel
 from torch.utils._device import DeviceContext
 
 from sightline.lens.attach import follow_ends
-from sightline.lens.deferred import Deferred
+from sightline.lens.deferred import Deferred, may_defer
 from sightline.lens.key import KEY, KEY_NAME, ask, put_up, take_down
 from sightline.lens.stack import CALL, READABLE
 from sightline.lens.written import see_softmax
@@ -80,7 +80,7 @@ def watching(mode: Any) -> Iterator[None]:
             yield
         return
     _recording[mode.thread] = mode
-    mode.deferred = Deferred(mode) if mode.plan.hold and not mode.plan.gradients else None
+    mode.deferred = Deferred(mode) if may_defer(mode.plan) else None
     ask(True)
     try:
         yield
@@ -208,14 +208,19 @@ def _kernel(operator: Any, meaning: str) -> Callable:
         if mode is not None:
             mode.up = False  # it cannot be, or this would not be called: backward puts keys and modes back
         try:
-            if mode is None or mode.paused or _beside_the_pass():
+            if mode is None or mode.paused or _beside_the_pass(args):
                 return run(*args, **kwargs)
             caller = sys._getframe(1)
             if meaning != "fused" or caller.f_globals is _OF_F:
                 return _see(mode, operator, run, meaning, args, kwargs, caller)
             output = run(*args, **kwargs)
-            if mode.deferred is None or not mode.deferred.defer(args, kwargs, caller):
-                mode.take(mode._frame(caller), args, kwargs, output)
+            if mode.deferred is not None:
+                if not mode.deferred.defer(args, kwargs, caller):
+                    mode.take(mode._frame(caller), args, kwargs, output)
+            elif not mode.alike.again(mode, args, kwargs, caller):
+                frame = mode._frame(caller)
+                mode.take(frame, args, kwargs, output)
+                mode.alike.remember(mode, frame)
             return output
         finally:
             if mode is None or not mode.up:
@@ -224,9 +229,12 @@ def _kernel(operator: Any, meaning: str) -> Callable:
     return kernel
 
 
-def _beside_the_pass() -> bool:
-    """Whether code is being compiled, or backward runs parts of the model again (gradient checkpointing)."""
-    return torch._C._current_graph_task_id() != -1 or is_compiling() or CompileContext.try_get() is not None
+def _beside_the_pass(args: tuple) -> bool:
+    """Whether backward runs parts of the model again (gradient checkpointing), or code is being compiled."""
+    if torch._C._current_graph_task_id() != -1:
+        return True
+    # what is traced has tensors of a class of its own
+    return not (args and type(args[0]) is Tensor) and (is_compiling() or CompileContext.try_get() is not None)
 
 
 def _see(

@@ -38,6 +38,7 @@ class Parts:
 
     def __init__(self) -> None:
         self.known: dict[int, Part] = {}
+        self.before: dict[int, Any] = {}  # how they made their last attention calls (`alike.Before`)
         self.leaves: list[tuple[Any, bool]] = []  # of the first two levels; in a later one of numbered parts alike?
         self.followed: list[Part] = []  # have hooks below the dispatcher
         self.encoders: list[Any] = []

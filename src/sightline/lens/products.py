@@ -53,6 +53,19 @@ def products(query: Tensor, key: Tensor, scale: float | None = None) -> Tensor:
     return scores * scale if half and scale is not None else scores
 
 
+def products_directly(query: Tensor, key: Tensor, start: int, count: int) -> Tensor:
+    """Products of `count` rows from `start` on, (heads, count, keys), where the batch is one and precision is full.
+
+    query (1, heads, queries, width), key (1, heads, keys, width): three steps of torch, for between two layers.
+    """
+    _, heads, keys, width = key.shape
+    _, head, row, column = query.stride()
+    begin = query.storage_offset() + start * row if start else None
+    rows = query.as_strided((heads, count, width), (head, row, column), begin)
+    _, head, row, column = key.stride()
+    return torch.bmm(rows, key.as_strided((heads, width, keys), (head, column, row)))
+
+
 def products_of_many(queries: Sequence[Tensor], keys: Sequence[Tensor], start: int, count: int) -> list[Tensor]:
     """Products of `count` rows from `start` on of many calls alike, in parts of (calls, batch, heads, rows, keys).
 
