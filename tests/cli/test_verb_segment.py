@@ -146,6 +146,21 @@ def test_bad_input_is_told_in_one_line_and_the_rest_is_done(
     assert said.err.count("\n") == 3
 
 
+def test_the_folder_of_another_system_is_refused_by_its_card(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_folder = tmp_path / "run"
+    shutil.copytree(folder, run_folder / "weights")
+    card = json.loads((folder / "card.json").read_text("utf-8"))
+    for system, code in (("segmenter", 0), ("vit", 2)):
+        (run_folder / "weights" / "card.json").write_text(json.dumps(card | {"system": system}), "utf-8")
+        assert run(["segment", "--sample", "--system", str(run_folder), "--out", str(tmp_path / system)]) == code
+    said = capsys.readouterr().err
+    assert "its card says that it holds vit; bundled is segmenter_hybrid" in said
+    assert run(["glimpse", "digit.png", "--system", str(run_folder), "--out", str(tmp_path / "glimpse")]) == 2
+    assert "no system that glimpses" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -70,7 +70,7 @@ def furthest(first: dict, second: dict) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("strategy", "accumulate"), [("ddp", 1), ("ddp", 3), ("fsdp", 1), ("fsdp", 3)])
+@pytest.mark.parametrize(("strategy", "accumulate"), [("ddp", 3), ("fsdp", 3)])
 def test_two_processes_are_one_with_twice_the_batch(
     strategy: str, accumulate: int, alone: Callable[[int], tuple[dict, dict]], patterns: Path, tmp_path: Path
 ) -> None:

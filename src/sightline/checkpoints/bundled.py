@@ -29,6 +29,11 @@ def bundled_folder(name: str) -> Path:
     return _home() / name
 
 
+def weights_in(folder: Path) -> Path:
+    """The folder of weights that a folder stands for: that of a training run holds them in `weights`."""
+    return folder / "weights" if (folder / "weights").is_dir() else folder
+
+
 def bundled_card(name: str) -> dict[str, Any]:
     """Reads how the weights called `name` were trained and what they reached."""
     return json.loads((bundled_folder(name) / "card.json").read_text(encoding="utf-8"))

@@ -14,21 +14,25 @@ def check_named(name: str, kind: str, beside: str = "", begins: str = "", files:
     """Raises `Misuse` unless `name` can be a `kind` of system: a bundled name, a folder or file here, or a hub id.
 
     Of the bundled names those count that begin so and whose weights have the file `beside` them (none named: all).  A
-    folder has one of `files`, itself or in its `weights` (none named: `beside`, or any).
+    folder, or the `weights` of a run's, has one of `files` (none named: `beside`, or any); and the system that its card
+    names begins so too.
     """
-    from sightline.checkpoints.bundled import bundled_folder, bundled_names
+    from sightline.checkpoints.bundled import bundled_folder, bundled_names, weights_in
 
     names = bundled_names()
     fitting = [one for one in names if one.startswith(begins) and (bundled_folder(one) / beside).exists()]
     is_id = name.count("/") == 1 and not name.startswith((".", "/", "~"))
     needed, place = files or tuple(filter(None, (beside,))), Path(name).expanduser()
-    held = any((root / file).is_file() for root in (place, place / "weights") for file in needed)
-    if name not in fitting and place.is_dir() and needed and not held:
-        known = ", ".join(fitting) or "none in this build"
-        raise Misuse(f"no {kind} {name!r}: the folder has no {' or '.join(needed)}; bundled is {known}")
+    known = ", ".join(fitting) or "none in this build"
+    if name not in fitting and place.is_dir():
+        folder = weights_in(place)
+        if needed and not any((folder / file).is_file() for file in needed):
+            raise Misuse(f"no {kind} {name!r}: the folder has no {' or '.join(needed)}; bundled is {known}")
+        system = _read(folder / "card.json").get("system")
+        if begins and isinstance(system, str) and not system.startswith(begins):
+            raise Misuse(f"no {kind} {name!r}: its card says that it holds {system}; bundled is {known}")
     if name in fitting or (name not in names and (is_id or Path(name).expanduser().exists())):
         return
-    known = ", ".join(fitting) or "none in this build"
     raise Misuse(f"no {kind} {name!r}: no bundled name ({known}), no folder or file here, no hub id (owner/name)")
 
 
@@ -42,11 +46,11 @@ def learned_from(system: str) -> str:
 def weights_folder(name: str) -> Path | None:
     """The folder of weights that a run's folder, a folder of weights or a bundled name stands for; a folder comes
     first.  None for other names."""
+    from sightline.checkpoints.bundled import bundled_folder, bundled_names, weights_in
+
     folder = Path(name)
     if folder.is_dir():
-        return folder / "weights" if (folder / "weights").is_dir() else folder
-    from sightline.checkpoints.bundled import bundled_folder, bundled_names
-
+        return weights_in(folder)
     return bundled_folder(name) if name in bundled_names() else None
 
 
@@ -97,7 +101,11 @@ def _told(model: str | None, file: str) -> dict[str, Any]:
     from sightline.tasks.methods import usual_model
 
     folder = weights_folder(str(Path(model or usual_model()).expanduser()))
+    return {} if folder is None else _read(folder / file)
+
+
+def _read(file: Path) -> dict[str, Any]:
     try:
-        return {} if folder is None else dict(json.loads((folder / file).read_text("utf-8")))
+        return dict(json.loads(file.read_text("utf-8")))
     except (OSError, ValueError, TypeError):
         return {}

@@ -137,7 +137,7 @@ class Alike:
             return False
         kept = self._bundle(kind)
         if self._together:
-            kept.hold(query, key)
+            kept.wait(query, key)
         else:
             kept.add(query, key, place)
         mode.kept += kind.cost

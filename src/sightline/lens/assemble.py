@@ -12,7 +12,6 @@ from torch import Tensor
 
 from sightline.lens.bundle import Kept
 from sightline.lens.capture import Call
-from sightline.lens.deferred import AGAIN
 from sightline.lens.given import Mark, first_of
 from sightline.lens.intercept import Interceptor
 from sightline.lens.select import Choice, SiteInfo, resolve
@@ -154,6 +153,12 @@ def _family(path: str) -> str:
     return _NUMBER.sub("*", path)
 
 
+def lost_calls(lost: list[str]) -> str:
+    """What to say of calls that could not be read any more when they were looked at."""
+    calls = "; ".join(sorted(set(lost)))
+    return f"{calls} (record once more: from now on such calls of this model are looked at as they are made)"
+
+
 def why_nothing(recording: Any, mode: Interceptor) -> str:
     """Why no attention was seen, and what to try: the text of the error."""
     name = type(recording.model).__name__
@@ -177,8 +182,8 @@ def why_nothing(recording: Any, mode: Interceptor) -> str:
             f"no attention recorded: {'; '.join(recording.opaque)} hides its operands, which torch runs as one kernel "
             "where no hook of the module sees it; switch that off with torch.backends.mha.set_fastpath_enabled(False)"
         )
-    if any(what.endswith(AGAIN) for what in recording.opaque):
-        return f"no attention recorded: {'; '.join(recording.opaque)}"
+    if mode.lost:
+        return f"no attention recorded: {lost_calls(mode.lost)}"
     if recording.opaque:
         return (
             f"no attention recorded: {'; '.join(recording.opaque)} hides its operands; load the model with "

@@ -33,7 +33,7 @@ class Bundle:
         # products, or queries and keys, (batch, heads, ...) of one call each, or (calls, batch, heads, ...) of several
         self._made: list[tuple[Tensor, ...]] = []
         self._single: list[tuple[Tensor, ...]] = []  # the same call by call, since somebody reads
-        self._held: list[tuple[Tensor, Tensor]] = []  # queries and keys that are soon multiplied
+        self._waiting: list[tuple[Tensor, Tensor]] = []  # queries and keys that are soon multiplied
 
     def add(self, query: Tensor, key: Tensor, place: tuple[int, ...]) -> None:
         """Keeps one call now, whose query and key lie at `place`."""
@@ -47,20 +47,21 @@ class Bundle:
                 self._made.append((products_directly(query, key, start, count)[None],))
             elif self.kind.products:
                 self._made.append((products(query.narrow(2, start, count), key),))
-            else:  # head by head, since a product would copy them so each time
-                rows, layout = query.narrow(2, start, count), torch.contiguous_format
+            else:  # head by head where a product of several items would copy them so each time
+                rows = query.narrow(2, start, count)
+                layout = torch.preserve_format if len(key) == 1 else torch.contiguous_format
                 self._made.append((rows.clone(memory_format=layout), key.clone(memory_format=layout)))
 
-    def hold(self, query: Tensor, key: Tensor) -> None:
-        """Keeps one call with the next `multiply`."""
+    def wait(self, query: Tensor, key: Tensor) -> None:
+        """Keeps one call when `multiply` is asked for next."""
         self.count += 1
-        self._held.append((query, key))
+        self._waiting.append((query, key))
 
     def multiply(self) -> None:
-        """Keeps what is held."""
-        if not self._held:
+        """Keeps the calls that wait."""
+        if not self._waiting:
             return
-        (queries, keys), self._held = zip(*self._held, strict=True), []
+        (queries, keys), self._waiting = zip(*self._waiting, strict=True), []
         self.place = whereabouts(queries[-1], keys[-1])
         start, count = self.kind.start, self.kind.count
         with in_full_precision(queries[0]):

@@ -71,7 +71,7 @@ class Deferred:
         self._last = None, None
 
     def look(self) -> None:
-        """Looks at the calls; those whose query, key or mask was written to since are told in a warning."""
+        """Looks at the calls; those whose query, key or mask was written to since are lost, and told in a warning."""
         if not self.calls:
             return
         calls, self.calls, self._bytes = self.calls, [], 0
@@ -83,7 +83,7 @@ class Deferred:
                 if _state(*call.args) == call.state:
                     mode.take(frame, call.args, call.kwargs)
                     continue
-                mode.opaque.append(f"a call in {frame.path}, whose query, key or mask was written to after it {AGAIN}")
+                mode.lost.append(f"a call in {frame.path}, whose query, key or mask was written to after it")
                 with suppress(TypeError):
                     _writers.add(mode.model)
 
@@ -137,9 +137,6 @@ class Deferred:
         with torch.cuda.stream(self._stream):
             yield
         torch.cuda.current_stream(device).wait_stream(self._stream)
-
-
-AGAIN = "(record once more: from now on such calls of this model are looked at as they are made)"
 
 
 def _state(query: Tensor, key: Tensor, _value: Tensor, mask: Tensor | None = None, *_: Any) -> tuple[int, ...]:

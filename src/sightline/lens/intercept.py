@@ -78,7 +78,8 @@ class Interceptor(TorchFunctionMode):
         self.beside: list[str] = []  # classes of modules that made calls and are no part of the model
         self.model = model
         self._own: set[int] | None = None  # all modules of the model, found when one is asked for
-        self.opaque: list[str] = []
+        self.opaque: list[str] = []  # what hides its operands
+        self.lost: list[str] = []  # calls that were noted, and could not be read when they were looked at
         self.unsettled: list[Call] = []  # whose weights are products still
         self.alike = Alike(plan)
         self.deferred: Deferred | None = None  # calls that are looked at later

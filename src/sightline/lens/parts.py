@@ -42,13 +42,16 @@ class Parts:
         self.leaves: list[tuple[Any, bool]] = []  # of the first two levels; in a later one of numbered parts alike?
         self.followed: list[Part] = []  # have hooks below the dispatcher
         self.encoders: list[Any] = []
-        self._all: list[Any] = []  # all modules but the next
-        self._bare: list[Any] = []  # leaves that torch itself defines
+        self._bare: list[Any] = []  # of leaves that torch itself defines: the dictionary of their parts, empty so far
+        self._all: list[Any] = []  # all modules but those leaves
         self._signs: list[Any] = []  # what they are told by
 
     def add(self, module: nn.Module, leaf: bool) -> None:
         """A module of the model, in the order in which it is walked."""
-        (self._bare if leaf else self._all).append(weakref.ref(module))
+        if leaf:
+            self._bare.append(module._modules)  # to look at the leaf itself each time takes ten times as long
+        else:
+            self._all.append(weakref.ref(module))
 
     def close(self) -> None:
         """Remembers by what all modules are told."""
@@ -57,9 +60,7 @@ class Parts:
     def unchanged(self) -> bool:
         """Whether all modules are where they were, as they were."""
         try:
-            return not any(map(_INSIDE, [ref() for ref in self._bare])) and self._signs == _signs(
-                [ref() for ref in self._all]
-            )
+            return not any(self._bare) and self._signs == _signs([ref() for ref in self._all])
         except AttributeError:  # a module is gone
             return False
 

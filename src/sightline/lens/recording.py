@@ -11,10 +11,9 @@ from jaxtyping import Float
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from sightline.lens.assemble import check_rows, is_plain, passes_of, single_calls, sites_of, why_nothing
+from sightline.lens.assemble import check_rows, is_plain, lost_calls, passes_of, single_calls, sites_of, why_nothing
 from sightline.lens.bundle import Kept
 from sightline.lens.capture import Call
-from sightline.lens.deferred import AGAIN
 from sightline.lens.given import Mark
 from sightline.lens.intercept import Interceptor
 from sightline.lens.select import Plan, Row
@@ -96,11 +95,10 @@ class Recording(Sequence[Site]):
             self.given = [mark for mark in mode.calls if isinstance(mark, Mark)]
         elif not self.sites:
             raise RuntimeError(why_nothing(self, mode))
-        again = [what for what in self.opaque if what.endswith(AGAIN)]
-        if again:
-            warnings.warn(f"not recorded: {'; '.join(again)}", stacklevel=5)
-        if len(self.opaque) > len(again):
-            hidden = "; ".join(what for what in self.opaque if what not in again)
+        if mode.lost:
+            warnings.warn(f"not recorded: {lost_calls(mode.lost)}", stacklevel=5)
+        if self.opaque:
+            hidden = "; ".join(self.opaque)
             warnings.warn(f"not recorded, because the kernel hides its operands: {hidden}", stacklevel=5)
         if self.other_thread:
             warnings.warn("calls of this model from other threads were not recorded", stacklevel=5)

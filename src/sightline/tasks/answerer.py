@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from sightline.checkpoints.bundled import bundled_folder, bundled_names
+from sightline.checkpoints.bundled import bundled_folder, bundled_names, weights_in
 from sightline.checkpoints.load import load_checkpoint
 from sightline.data.features import squashed
 from sightline.data.vocabulary import Vocabulary
@@ -95,9 +95,8 @@ def _checked(opened: Answerer, wanted: type[nn.Module]) -> Answerer:
 
 def _folder(name: str) -> Path:
     place = Path(name).expanduser()
-    inner = place / "weights"  # of the folder of a run
     if place.exists() or name.count("/") != 1:
-        return inner if inner.is_dir() else place
+        return weights_in(place)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

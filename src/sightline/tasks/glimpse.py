@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-from sightline.checkpoints.bundled import bundled, bundled_names
+from sightline.checkpoints.bundled import bundled, bundled_names, weights_in
 from sightline.checkpoints.convert import Untold
 from sightline.checkpoints.load import load_checkpoint
 from sightline.data.canvas import DIGIT, normalised
@@ -125,9 +125,9 @@ def open_ram(system: Any = None) -> tuple[RAM, str]:
 def _loaded(name: str) -> torch.nn.Module:
     if name in bundled_names():
         return bundled(name)
-    folder = Path(name).expanduser() / "weights"  # of the folder of a training run
+    folder = Path(name).expanduser()
     try:
-        return load_checkpoint(folder if folder.is_dir() else name)
+        return load_checkpoint(weights_in(folder) if folder.is_dir() else name)
     except Untold as error:
         raise GlimpseError(f"system {name!r}: {error.reason}") from error
     except (OSError, ValueError) as error:

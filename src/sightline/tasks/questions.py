@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sightline.checkpoints.bundled import bundled_folder, bundled_names
+from sightline.checkpoints.bundled import bundled_folder, bundled_names, weights_in
 from sightline.data.question_words import LONGEST_QUESTION, question_words
 from sightline.data.vocabulary import Vocabulary
 
@@ -72,7 +72,6 @@ def check_question(question: str, system: str | None, candidates: Sequence[str] 
     words = words_of(question)
     name = system or chosen(candidates, words)
     folder = bundled_folder(name) if name in bundled_names() else Path(name).expanduser()
-    for place in (folder / "weights", folder):  # the folder of a run holds its weights in another
-        if (place / WORDS).is_file():
-            unknown_words(words, Vocabulary.load(place / WORDS), name)
-            return
+    known = weights_in(folder) / WORDS
+    if known.is_file():
+        unknown_words(words, Vocabulary.load(known), name)

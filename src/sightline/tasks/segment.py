@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from sightline.checkpoints.bundled import bundled_folder, bundled_names
+from sightline.checkpoints.bundled import bundled_folder, bundled_names, weights_in
 from sightline.checkpoints.load import load_checkpoint
 from sightline.checkpoints.variant import NAME as VARIANT
 from sightline.checkpoints.variant import read_variant
@@ -143,9 +143,7 @@ def open_segmenter(system: Any = None) -> OpenSegmenter:
     if isinstance(system, OpenSegmenter):
         return system
     name = DEFAULT if system is None else str(system)
-    folder = bundled_folder(name) if name in bundled_names() else _folder(name)
-    if (folder / "weights" / "card.json").is_file():
-        folder = folder / "weights"
+    folder = weights_in(bundled_folder(name) if name in bundled_names() else _folder(name))
     published = (folder / VARIANT).is_file()
     if not published and not (folder / "card.json").is_file():
         known = ", ".join(one for one in bundled_names() if one.startswith("segmenter"))

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from sightline.checkpoints.bundled import bundled_folder, bundled_names
+from sightline.checkpoints.bundled import bundled_folder, bundled_names, weights_in
 from sightline.checkpoints.load import load_checkpoint
 from sightline.data.marian_pieces import MarianPieces, is_marian
 from sightline.data.subwords import Subwords
@@ -112,7 +112,7 @@ def open_translator(system: Any = None) -> Translator:
         return system
     name = "transformer" if system is None else str(system)
     folder = bundled_folder(name) if name in bundled_names() else Path(name).expanduser()
-    folder = folder / "weights" if (folder / "weights" / PIECES).is_file() else folder
+    folder = weights_in(folder)
     try:
         if is_marian(folder, name):
             marian = MarianPieces.open(name)  # first, since it is small: what is missing is told at once

@@ -199,7 +199,9 @@ def _from_checkpoint(name: str) -> VisionModel:
 
 
 def _from_folder(path: Path, name: str) -> VisionModel:
-    path = path / "weights" if (path / "weights").is_dir() else path  # the folder of a training run
+    from sightline.checkpoints.bundled import weights_in
+
+    path = weights_in(path)
     config = path / "config.json"
     if not config.is_file():
         if not any(path.iterdir()):
