@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import sightline
-from sightline.lens import capture, deferred, dispatch
+from sightline.lens import bundle, capture, deferred, dispatch
 from sightline.lens.alike import Alike
 from sightline.lens.site import Site
 
@@ -105,14 +105,21 @@ def test_a_recording_made_again_is_the_same(queries, batch: int, causal: bool, r
 
 
 class Attention(nn.Module):
-    """Attends from tokens to themselves or to others; by `parts` queries, one after the other, where there are."""
+    """Attends from tokens to themselves or to others; by `parts` queries, one after the other, where there are.
 
-    parts: int | None = None
+    `how` is what happens to query, key and value within, and `named` goes with the call: nobody outside sees either.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts: int | None = None
+        self.how = lambda query, key, value: (query, key, value)
+        self.named: dict[str, object] = {}
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None, context: Tensor | None = None) -> Tensor:
         keys = tokens if context is None else context
         if self.parts is None:
-            return F.scaled_dot_product_attention(tokens, keys, keys, mask)
+            return F.scaled_dot_product_attention(*self.how(tokens, keys, keys), mask, **self.named)
         return torch.cat([F.scaled_dot_product_attention(q, q, q) for q in tokens.split(self.parts, dim=-2)], dim=-2)
 
 
@@ -157,6 +164,180 @@ def test_what_a_module_is_given_otherwise_is_looked_at(repeated) -> None:
             assert changed.weights[..., 1:].count_nonzero() == 0
         if change == "other rows":
             torch.testing.assert_close(changed.weights[:, :, 0], (tokens @ tokens.mT / 2).softmax(-1)[:, :, -1])
+
+
+@pytest.mark.parametrize(
+    ("how", "named"),
+    [
+        (lambda q, k, v: [torch.cat([t, t], 1) for t in (q, k, v)], {}),
+        (lambda q, k, v: [q[:, :, :3], k, v], {}),
+        (lambda q, k, v: [q, k[:, :, :3], v[:, :, :3]], {}),
+        (lambda q, k, v: [q, k, torch.cat([v, v])], {}),
+        (lambda q, k, v: [q.double(), k.double(), v.double()], {}),
+        (lambda q, k, v: [nn.Parameter(q), k, v], {}),
+        (lambda q, k, v: [q, nn.Parameter(k), v], {}),
+        (lambda q, k, v: [q.detach().requires_grad_(), k, v], {}),
+        (lambda q, k, v: [q, k.detach().requires_grad_(), v], {}),
+        (lambda q, k, v: [q, k[:, :1], v[:, :1]], {"enable_gqa": True}),
+        (lambda q, k, v: [q, k, v], {"scale": 3.0}),
+        (lambda q, k, v: [q, k, v], {"is_causal": True}),
+        (lambda q, k, v: [q, k, v], {"dropout_p": 0.5}),
+    ],
+)
+def test_what_a_module_does_otherwise_with_the_same_input_is_looked_at(how, named, repeated, monkeypatch) -> None:
+    model, tokens = Named(attention=Attention()), torch.randn(1, 2, 5, 4)
+    usual = model.attention.how
+    for _ in range(3):
+        recorded(model, tokens, queries=sightline.LAST)
+    assert repeated[-1]
+    for _ in range(3):
+        model.attention.how, model.attention.named = how, named
+        with torch.enable_grad(), sightline.record(model, queries=sightline.LAST) as seen:
+            model(tokens)
+        assert not repeated[-1]
+        expected = looked_at(model, tokens, monkeypatch=monkeypatch, queries=sightline.LAST)
+        torch.testing.assert_close(seen[0].weights, expected[0])
+        assert seen[0].calls[0].dropout == named.get("dropout_p", 0.0)
+        model.attention.how, model.attention.named = usual, {}
+        ((_, weights),) = recorded(model, tokens, queries=sightline.LAST)
+        torch.testing.assert_close(weights[:, :, 0], (tokens @ tokens.mT / 2).softmax(-1)[:, :, -1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("key_heads", [1, 2, 4])
+@pytest.mark.parametrize("queries", [None, sightline.CLS])
+def test_any_precision_and_grouped_heads_made_again(dtype, key_heads: int, queries, repeated, monkeypatch) -> None:
+    torch.manual_seed(6)
+    model, tokens = Named(attention=Attention()), torch.randn(1, 4, 40, 8, dtype=dtype)
+    model.attention.how = lambda q, k, v: (q, k[:, :key_heads], v[:, :key_heads])
+    model.attention.named = {"enable_gqa": True}
+    for _ in range(3):
+        ((_, weights),) = recorded(model, tokens, queries=queries)
+    assert repeated[-1]
+    (expected,) = looked_at(model, tokens, monkeypatch=monkeypatch, queries=queries)
+    torch.testing.assert_close(weights, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "choices", [{"queries": slice(1, 3)}, {"queries": [1, 3]}, {"queries": 2}, {"heads": [1]}, {"gradients": True}]
+)
+def test_other_choices_are_not_taken_for_all_rows(choices, repeated, monkeypatch) -> None:
+    model, tokens = Layers(Layer(), Layer()), torch.randn(1, 6, 16)
+    for _ in range(3):
+        recorded(model, tokens)
+    repeated.clear()
+    for _ in range(2):
+        found = recorded(model, tokens, **choices)
+        expected = looked_at(model, tokens, monkeypatch=monkeypatch, **choices)
+        for (_, weights), right in zip(found, expected, strict=True):
+            torch.testing.assert_close(weights, right)
+    assert True not in repeated
+
+
+def test_a_cross_call_made_again_is_cross_and_each_call_has_its_own_number(repeated) -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = Attention(), Attention()
+
+        def forward(self, tokens: Tensor, others: Tensor) -> Tensor:
+            return self.second(self.first(tokens), encoder_hidden_states=others)
+
+    model, tokens, others = Two(), torch.randn(1, 2, 5, 4), torch.randn(1, 2, 5, 4)
+    plain = model.second.forward
+    model.second.forward = lambda tokens, encoder_hidden_states: plain(tokens, None, encoder_hidden_states)
+    for _ in range(3):
+        with torch.no_grad(), sightline.record(model, queries=sightline.CLS) as seen:
+            model(tokens, others)
+            model(tokens, others)
+        assert [site.kind for site in seen] == ["self", "cross"] * 2
+        assert len({site.calls[0].frame for site in seen}) == 4
+    assert repeated[-4:] == [True] * 4
+    model.second.forward = lambda tokens, aside: plain(tokens, None, aside)
+    model.forward = lambda tokens, others: model.second(tokens, aside=others)  # another name for the same tensors
+    with torch.no_grad(), sightline.record(model, queries=sightline.CLS) as seen:
+        model(tokens, others)
+    assert not repeated[-1]
+    assert seen[0].kind == "self"
+
+
+def test_items_of_a_batch_one_by_one_are_no_windows_when_made_again(repeated) -> None:
+    class OneByOne(nn.Module):
+        def forward(self, tokens: Tensor) -> Tensor:
+            heads = tokens.unflatten(-1, (2, 4)).transpose(1, 2)
+            return torch.cat([F.scaled_dot_product_attention(x, x, x) for x in heads.split(1)])
+
+    model, tokens = Named(attention=OneByOne()), torch.randn(3, 5, 8)
+    for _ in range(3):
+        repeated.clear()
+        assert _shapes(recorded(model, tokens)) == [(1, 2, 5, 5)] * 3
+    assert repeated[0]
+
+
+class Shared(nn.MultiheadAttention):
+    """Its own attention, below a name that tells self from cross by whether query and key are one tensor."""
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        q, k, v = (t.unflatten(-1, (2, -1)).transpose(1, 2) for t in (query, key, value))
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+def test_one_attention_for_self_and_cross_is_told_each_time() -> None:
+    class Decoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.shared = Shared(8, 2)
+
+        def forward(self, tokens: Tensor, others: Tensor) -> Tensor:
+            tokens = self.shared(tokens, tokens, tokens)
+            return self.shared(tokens, others, others)
+
+    model, tokens, others = Decoder(), torch.randn(1, 5, 8), torch.randn(1, 5, 8)
+    for _ in range(3):
+        with torch.no_grad(), sightline.record(model, queries=sightline.CLS) as seen:
+            model(tokens, others)
+        assert [site.kind for site in seen] == ["self", "cross"]
+
+
+def test_a_leaf_that_an_attention_has_replaced_is_found() -> None:
+    """Python may give the new module the address of the old one."""
+    model, tokens = Named(inner=Named(first=Layer(), pool=nn.Identity())), torch.randn(1, 5, 16)
+    for _ in range(2):
+        assert [path for path, _ in recorded(model, tokens)] == ["inner.first"]
+    del model.inner.pool
+    model.inner.pool = Layer()
+    assert [path for path, _ in recorded(model, tokens)] == ["inner.first", "inner.pool"]
+
+
+def test_heads_that_a_module_groups_otherwise_later(repeated) -> None:
+    model, tokens = Named(attention=Attention()), torch.randn(1, 2, 2, 8)
+    for _ in range(3):
+        assert _shapes(recorded(model, tokens)) == [(1, 2, 2, 2)]
+    assert repeated[-1]
+    model.attention.num_key_value_groups, model.attention.num_heads = 2, 4
+    assert _shapes(recorded(model, tokens)) == [(1, 4, 1, 2)]
+
+
+def test_a_product_that_fails_leaves_no_call_behind(repeated, monkeypatch) -> None:
+    model, tokens = Layers(Layer(), Layer()), torch.randn(1, 5, 16)
+    for _ in range(3):
+        expected = recorded(model, tokens, queries=sightline.CLS)
+    original, made = bundle.products_directly, []
+
+    def fails_once(*given):
+        made.append(1)
+        if len(made) == 1:
+            raise torch.OutOfMemoryError("no memory")
+        return original(*given)
+
+    monkeypatch.setattr(bundle, "products_directly", fails_once)
+    with torch.no_grad(), sightline.record(model, queries=sightline.CLS) as seen:
+        with pytest.raises(torch.OutOfMemoryError):
+            model(tokens)
+        model(tokens)
+    assert repeated[-2:] == [True, True]
+    for site, (_, weights) in zip(seen, expected, strict=True):
+        torch.testing.assert_close(site.weights, weights)
 
 
 def test_rows_at_any_offset_of_a_fused_projection_are_the_right_ones(repeated) -> None:

@@ -30,8 +30,10 @@ def bundled_folder(name: str) -> Path:
 
 
 def weights_in(folder: Path) -> Path:
-    """The folder of weights that a folder stands for: that of a training run holds them in `weights`."""
-    return folder / "weights" if (folder / "weights").is_dir() else folder
+    """The folder of weights that a folder stands for: that of a training run holds them, and what they are, in
+    `weights`."""
+    inner = folder / "weights"
+    return inner if any(inner.glob("*.json")) else folder
 
 
 def bundled_card(name: str) -> dict[str, Any]:

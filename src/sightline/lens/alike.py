@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sightline.lens.bundle import Bundle, Kept, Kind
 from sightline.lens.capture import whereabouts
@@ -27,7 +27,7 @@ _known: dict[tuple, Kind] = {}  # of all recordings that ask for one row or for 
 class Before(NamedTuple):
     """The first attention call of a module call, as the module made it last; holds no tensor."""
 
-    sign: tuple  # of the call and of what the module was given: all that the rest follows from
+    sign: tuple  # of the call and of what the module was given, which the rest follows from
     kind: Kind
     path: str
     hint: str
@@ -45,10 +45,10 @@ class Alike:
         self._repeats = self._known is _known and plan.sites == "*"
         self._bundles: dict[Kind, Bundle] = {}
         self._together = False
-        self._anew: tuple[int, tuple] | None = None  # module and sign of the first call of a module call, being made
+        self._anew: tuple[int, tuple] | None = None  # module (by its hooks) and sign of the call that is looked at
 
     def again(self, mode: Any, args: tuple, kwargs: dict[str, Any], python: FrameType | None) -> bool:
-        """Keeps a call that the innermost module in `python` made before, if all that could tell them apart is equal.
+        """Keeps a call whose like the innermost module in `python` made before, given the like of what it is given now.
 
         False where it has to be looked at, which has changed nothing.
         """
@@ -58,12 +58,13 @@ class Alike:
         if python is None or not self._repeats or len(args) < 3 or (len(args) > 3 and args[3] is not None):
             return False
         names, stack, query, key = python.f_locals, mode.stack, args[0], args[1]
-        if stack.name in names or not mode.frames or mode.traced:
+        # with a key-value cache each step has other lengths than the one before
+        if stack.name in names or not mode.frames or mode.traced or mode.cached:
             return False
         try:
             sign = (
-                type(query), type(key), query.shape, key.shape, args[2].shape, query.dtype, key.get_device(),
-                query.requires_grad, key.requires_grad, self._asked, mode.cached, args[3:], *kwargs.items(),
+                type(query), type(key), query.shape, key.shape, args[2].shape, query.dtype, key.dtype,
+                key.get_device(), query.requires_grad, key.requires_grad, self._asked, args[3:], *kwargs.items(),
                 *[(v.shape, v.dtype) if isinstance(v, Tensor) else None for v in names["args"]],
                 *[(n, v.shape, v.dtype) for n, v in names["kwargs"].items() if isinstance(v, Tensor)],
             )  # fmt: skip
@@ -78,10 +79,10 @@ class Alike:
         if not (place := whereabouts(query, key)):
             return False
         _, kind, path, hint, items = before
-        stack.serial += 1
-        names[stack.name] = Frame(path, hint, stack.serial, False, True, module, None, items)
         bundle = self._bundle(kind)
         bundle.add(query, key, place)
+        stack.serial += 1
+        names[stack.name] = Frame(path, hint, stack.serial, False, True, module, None, items)
         mode.kept += kind.cost
         mode.calls.append(Kept(bundle, bundle.count - 1, path, hint, stack.serial))
         return True
@@ -93,6 +94,8 @@ class Alike:
         (number, sign), self._anew = self._anew, None
         call = mode.calls[-1] if mode.calls else None
         if type(call) is not Kept or call.frame != frame.serial or frame.module is None:
+            return
+        if isinstance(frame.module, nn.MultiheadAttention):  # told by whether query and key are one tensor
             return
         if number == id(frame.module._forward_pre_hooks):
             mode.stack.parts.before[number] = Before(sign, call.bundle.kind, frame.path, frame.hint, frame.items)

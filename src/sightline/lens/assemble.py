@@ -183,7 +183,7 @@ def why_nothing(recording: Any, mode: Interceptor) -> str:
             "where no hook of the module sees it; switch that off with torch.backends.mha.set_fastpath_enabled(False)"
         )
     if mode.lost:
-        return f"no attention recorded: {lost_calls(mode.lost)}"
+        return f"no attention recorded: {'; '.join([lost_calls(mode.lost), *recording.opaque])}"
     if recording.opaque:
         return (
             f"no attention recorded: {'; '.join(recording.opaque)} hides its operands; load the model with "

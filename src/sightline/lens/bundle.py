@@ -13,7 +13,7 @@ class Kind:
     """What attention calls have in common that are kept alike.
 
     fields: of `Call`, but for where it was made.  Rows `start` to `start + count` are kept, as `products` with the keys
-    or else as queries and keys; a call keeps `cost` bytes.  `direct`: by `products_directly`?
+    or else as queries and keys; a call keeps `cost` bytes.  direct: whether `products_directly` makes the products.
     """
 
     def __init__(
@@ -38,8 +38,6 @@ class Bundle:
     def add(self, query: Tensor, key: Tensor, place: tuple[int, ...]) -> None:
         """Keeps one call now, whose query and key lie at `place`."""
         self.multiply()
-        self.count += 1
-        self.place = place
         start, count = self.kind.start, self.kind.count
         # the lens's own arithmetic is nobody's attention: an outer recording shall not see it
         with torch._C.DisableTorchFunction(), in_full_precision(query):
@@ -51,6 +49,8 @@ class Bundle:
                 rows = query.narrow(2, start, count)
                 layout = torch.preserve_format if len(key) == 1 else torch.contiguous_format
                 self._made.append((rows.clone(memory_format=layout), key.clone(memory_format=layout)))
+        self.count += 1  # now that nothing can fail any more
+        self.place = place
 
     def wait(self, query: Tensor, key: Tensor) -> None:
         """Keeps one call when `multiply` is asked for next."""

@@ -28,7 +28,7 @@ _writers = WeakSet[nn.Module]()  # models that wrote to what they gave an attent
 
 
 def may_defer(plan: Plan) -> bool:
-    """Whether calls of such a recording may be noted: there is a GPU in use, and nothing needs their graph."""
+    """Whether calls of such a recording may be noted: something is kept, no graph is needed, and a GPU is in use."""
     return plan.hold and not plan.gradients and (EVERYWHERE or torch.cuda.is_initialized())
 
 

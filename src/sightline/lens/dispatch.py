@@ -233,8 +233,9 @@ def _beside_the_pass(args: tuple) -> bool:
     """Whether backward runs parts of the model again (gradient checkpointing), or code is being compiled."""
     if torch._C._current_graph_task_id() != -1:
         return True
-    # what is traced has tensors of a class of its own
-    return not (args and type(args[0]) is Tensor) and (is_compiling() or CompileContext.try_get() is not None)
+    # what is traced has tensors of classes of its own, but for its constants
+    plain = len(args) > 2 and type(args[0]) is type(args[1]) is type(args[2]) is Tensor
+    return not plain and (is_compiling() or CompileContext.try_get() is not None)
 
 
 def _see(

@@ -31,27 +31,24 @@ class Part:
 
 
 class Parts:
-    """What a model consists of; holds no module, so that none lives on.
+    """What a model consists of, and how its parts called attention last; holds no module, so that none lives on.
 
     Modules are told by their own dictionary of hooks, which replicas of `nn.DataParallel` share.
     """
 
     def __init__(self) -> None:
         self.known: dict[int, Part] = {}
-        self.before: dict[int, Any] = {}  # how they made their last attention calls (`alike.Before`)
+        self.before: dict[int, Any] = {}  # `alike.Before` of parts, by the same number
         self.leaves: list[tuple[Any, bool]] = []  # of the first two levels; in a later one of numbered parts alike?
         self.followed: list[Part] = []  # have hooks below the dispatcher
         self.encoders: list[Any] = []
-        self._bare: list[Any] = []  # of leaves that torch itself defines: the dictionary of their parts, empty so far
-        self._all: list[Any] = []  # all modules but those leaves
+        self._all: list[Any] = []  # all modules but the next
+        self._bare: list[Any] = []  # leaves that torch itself defines
         self._signs: list[Any] = []  # what they are told by
 
     def add(self, module: nn.Module, leaf: bool) -> None:
         """A module of the model, in the order in which it is walked."""
-        if leaf:
-            self._bare.append(module._modules)  # to look at the leaf itself each time takes ten times as long
-        else:
-            self._all.append(weakref.ref(module))
+        (self._bare if leaf else self._all).append(weakref.ref(module))
 
     def close(self) -> None:
         """Remembers by what all modules are told."""
@@ -60,22 +57,25 @@ class Parts:
     def unchanged(self) -> bool:
         """Whether all modules are where they were, as they were."""
         try:
-            return not any(self._bare) and self._signs == _signs([ref() for ref in self._all])
+            return not any(map(_INSIDE, [ref() for ref in self._bare])) and self._signs == _signs(
+                [ref() for ref in self._all]
+            )
         except AttributeError:  # a module is gone
             return False
 
 
+_GROUPS = "num_key_value_groups"
 _INSIDE, _OWN = attrgetter("_modules"), attrgetter("__dict__")
 
 
 def _signs(modules: list[Any]) -> list[Any]:
-    """Class, names and identities of what is inside, hooks, windows and order of axes: without a line for each module,
-    which would take most of the time that a recording takes to begin."""
+    """Class, names and identities of what is inside, hooks, windows, order of axes, groups of heads: without a line for
+    each module, which would take most of the time that a recording takes to begin."""
     inside, own = [*map(_INSIDE, modules)], [*map(_OWN, modules)]
     children = chain.from_iterable(part.values() for part in inside)
-    windows = [(type(one.get("window_size")), one.get("batch_first")) for one in own]
+    settings = [(type(one.get("window_size")), one.get("batch_first"), one.get(_GROUPS)) for one in own]
     hooks = [id(one["_forward_pre_hooks"]) for one in own]
-    return [[*map(type, modules)], [tuple(part.keys()) for part in inside], [*map(id, children)], windows, hooks]
+    return [[*map(type, modules)], [tuple(part.keys()) for part in inside], [*map(id, children)], settings, hooks]
 
 
 _found = weakref.WeakKeyDictionary[nn.Module, Parts]()
