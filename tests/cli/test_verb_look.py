@@ -21,6 +21,7 @@ from sightline.cli.console import tracked
 from sightline.cli.look import parse_bytes, parse_head, parse_query
 from sightline.cli.main import run
 from sightline.data.photographs import sample_photographs
+from sightline.tasks.look import look as look_at
 
 Captured = pytest.CaptureFixture[str]
 
@@ -353,6 +354,13 @@ def test_a_model_without_attention_fails_with_advice(home: Path, capsys: Capture
     assert captured.err.startswith("sightline: cat.jpg: no attention recorded")
     assert captured.err.count("\n") == 1
     assert "no attention recorded" in json.loads(captured.out)["failures"][0]["error"]
+
+
+def test_the_query_that_was_chosen_is_told(home: Path, tiny_vit: Path) -> None:
+    look = ["look", "cat.jpg", "-m", str(tiny_vit), "--method", "raw"]
+    assert run([*look, "--query", "1,2", "--out", "made"]) == 0
+    assert "raw, query 1,2, as in the picture" in (home / "made" / "cat.look.html").read_text("utf-8")
+    assert look_at("cat.jpg", model=tiny_vit, method="raw", query=(1, 2), layer=0).asked == "layer 0, query 1,2"
 
 
 def test_words_of_the_command_line() -> None:

@@ -213,6 +213,7 @@ def test_train_and_evaluate_hand_over_what_was_said(
     assert run(["train", "--resume", "o"]) == 0
     capsys.readouterr()
     (home / "o" / "weights").mkdir(parents=True)
+    (home / "o" / "weights" / "config.json").write_text("{}", "utf-8")
     assert run(["evaluate", "o", "--data", "folder:x", "--split", "train", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["metrics"] == {"top1": 0.5, "parts": [{"pictures": 3}]}
     assert given == [

@@ -153,7 +153,7 @@ def test_the_usual_model_is_dino_where_it_is_bundled(
     """An error names it only there, too."""
     monkeypatch.setattr("sightline.checkpoints.bundled_names", lambda: ["ram", "vit", *names])
     assert usual_model() == usual
-    with pytest.raises(ModelError, match=f"look takes {said}, classify 'vit'"):
+    with pytest.raises(ModelError, match=f"look takes bundled names such as {said}, classify 'vit'"):
         open_vision_model("ram")
 
 

@@ -119,6 +119,48 @@ def test_the_bundled_models_open() -> None:
     assert scores.shape == (1, len(opened.names))
 
 
+def test_a_folder_of_a_bundled_name_counts_where_it_holds_weights(
+    tmp_path: Path, save_tiny: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Results may lie in a folder that is called as the model was."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "vit").mkdir()
+    (tmp_path / "vit" / "cat.look.png").write_bytes(b"")
+    for spec in (None, "vit"):
+        assert open_vision_model(spec).names is not None
+    own = save_tiny("vit")
+    shutil.copytree(own, tmp_path / "vit", dirs_exist_ok=True)
+    assert type(open_vision_model("vit").model) is type(open_vision_model(str(own)).model)
+    assert type(open_vision_model("vit").model).__module__.startswith("transformers")
+
+
+_OTHERS = {"transformer": "translate", "seq2seq": "translate", "show_attend_tell": "caption", "visual7w": "ask"}
+
+
+@pytest.mark.parametrize(("system", "verb"), [*_OTHERS.items(), ("ram", "glimpse")])
+def test_folders_of_other_systems_are_refused(system: str, verb: str, tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "weights"
+    shutil.copytree(bundled_folder(system), folder)
+    with pytest.raises(ModelError, match=f"it is asked by `sightline {verb}`"):
+        open_vision_model(folder.parent)
+
+
+@pytest.mark.parametrize("system", _OTHERS)
+def test_weights_that_take_more_than_a_picture_are_refused_without_a_card_too(system: str, tmp_path: Path) -> None:
+    shutil.copytree(bundled_folder(system), tmp_path / "own", ignore=shutil.ignore_patterns("card.json"))
+    with pytest.raises(ModelError, match=r"takes .*, not a picture alone"):
+        open_vision_model(tmp_path / "own")
+
+
+def test_a_card_that_is_none_is_told_by_its_name(tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    shutil.copytree(bundled_folder("vit"), folder)
+    for text, said in (("[]", r"card.json holds a list, no card"), ("{", r"card.json is no JSON")):
+        (folder / "card.json").write_text(text, "utf-8")
+        with pytest.raises(ModelError, match=said):
+            open_vision_model(folder)
+
+
 def test_specs_that_name_no_model(tmp_path: Path, save_tiny: Save, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     (tmp_path / "empty").mkdir()

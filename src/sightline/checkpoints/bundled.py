@@ -9,6 +9,9 @@ if TYPE_CHECKING:  # names and cards are read without torch, so that a wrong nam
     from torch import nn
 
 
+_WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin", ".pt", ".pth", ".npz")
+
+
 def _home() -> Path:
     return Path(str(files("sightline"))) / "weights"
 
@@ -27,6 +30,24 @@ def bundled_folder(name: str) -> Path:
     if name not in names:
         raise ValueError(f"no bundled weights {name!r}; there are: {', '.join(names) or 'none in this build'}")
     return _home() / name
+
+
+def names_bundled(name: str) -> bool:
+    """Whether a name stands for weights of the package: a folder of that name here comes first where it holds some."""
+    folder = weights_in(Path(name))
+    return name in bundled_names() and not any(any(folder.glob(f"*{kind}")) for kind in _WEIGHTS)
+
+
+def card_in(folder: Path) -> dict[str, Any]:
+    """The card beside weights, {} where there is none; ValueError where it is no JSON object."""
+    file = folder / "card.json"
+    try:
+        card = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except ValueError as error:
+        raise ValueError(f"{file} is no JSON ({error}); take it from the run again") from error
+    if not isinstance(card, dict):
+        raise ValueError(f"{file} holds a {type(card).__name__}, no card; take it from the run again")
+    return card
 
 
 def weights_in(folder: Path) -> Path:

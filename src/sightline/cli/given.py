@@ -44,25 +44,25 @@ def learned_from(system: str) -> str:
 
 
 def weights_folder(name: str) -> Path | None:
-    """The folder of weights that a run's folder, a folder of weights or a bundled name stands for; a folder comes
-    first.  None for other names."""
-    from sightline.checkpoints.bundled import bundled_folder, bundled_names, weights_in
+    """The folder of weights that a run's folder, a folder of weights or a bundled name stands for; a folder that holds
+    weights comes first.  None for other names."""
+    from sightline.checkpoints.bundled import bundled_folder, names_bundled, weights_in
 
     folder = Path(name)
-    if folder.is_dir():
+    if folder.is_dir() and not names_bundled(name):
         return weights_in(folder)
-    return bundled_folder(name) if name in bundled_names() else None
+    return bundled_folder(name) if names_bundled(name) else None
 
 
 def check_model(model: str | None, classes: bool = False) -> None:
     """Raises `Misuse` for bundled weights that are of no plain image model; where `classes` are to be named, for those
     of a Vision Transformer that has none, as its card tells."""
-    from sightline.checkpoints.bundled import bundled_card, bundled_names
+    from sightline.checkpoints.bundled import bundled_card, names_bundled
     from sightline.tasks.methods import no_plain_model
 
     config, card = _told(model, "config.json"), _told(model, "card.json")
     plain = _is_ours(config)
-    if model in bundled_names() and not Path(str(model)).is_dir():
+    if names_bundled(str(model)):
         told = no_plain_model(str(model), bundled_card(str(model)), plain)
         if told:
             raise Misuse(told)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from sightline.cli.console import busy, print_json, print_table
-from sightline.cli.given import check_named
+from sightline.cli.given import check_model, check_named
 from sightline.cli.look import open_model
 
 
@@ -39,6 +39,7 @@ def survey(
 
     if model is not None:
         check_named(model, "model")
+        check_model(model)
     photograph = open_photograph(image if image is not None else sample_photographs()[0])
     opened = open_model(model, as_json)
     with busy("Running the model once …", as_json):

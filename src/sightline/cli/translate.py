@@ -89,6 +89,8 @@ def _finish(
         print_json({"verb": "translate", "system": system, **files, "failures": told_failures(failures, "source")})
     else:
         tell_replaced(folder)
+        if results and folder is None and sys.stderr.isatty():
+            say("--out FOLDER writes a page for each sentence that shows from which words each word was written")
     exit_with(failures)
 
 

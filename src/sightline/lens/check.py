@@ -49,8 +49,10 @@ class Curves:
         rises = gained > insertion + 2 * by
         found = [name for name, holds in (("deleting", sooner), ("inserting", rises)) if holds]
         if not found:
-            return "the map orders the picture no better than the same map moved to random places"
-        text = f"{' and '.join(found)} what it looked at first changes the answer sooner than random places"
+            return "step by step, the map orders the picture no better than the same map moved to random places"
+        text = (
+            f"step by step, {' and '.join(found)} what it looked at first changes the answer sooner than random places"
+        )
         beats = {
             "deleting": kept < float(self.auc("centre_deletion").mean()),
             "inserting": gained > float(self.auc("centre_insertion").mean()),

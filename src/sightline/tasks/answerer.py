@@ -1,6 +1,5 @@
 """What the verbs `ask` and `point` share: systems with their words, questions as numbers, pictures as they see them."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from sightline.checkpoints.bundled import bundled_folder, bundled_names, weights_in
+from sightline.checkpoints.bundled import bundled_folder, bundled_names, card_in, weights_in
 from sightline.checkpoints.load import load_checkpoint
 from sightline.data.features import squashed
 from sightline.data.vocabulary import Vocabulary
@@ -77,7 +76,10 @@ def open_answerer(
             f"no answerer {name!r}: expected a bundled name ({known_here or 'none in this build'}), or the `weights` "
             f"folder of a run of `sightline train visual7w`, with {WORDS} and card.json in it"
         )
-    card = json.loads((folder / "card.json").read_text("utf-8"))
+    try:
+        card = card_in(folder)
+    except ValueError as error:
+        raise QuestionError(str(error)) from error
     model = load_checkpoint(folder)
     if not isinstance(model, Visual7W | Visual7WPointing):
         raise QuestionError(f"{folder}: holds a {type(model).__name__}, which answers no questions")

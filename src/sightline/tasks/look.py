@@ -29,7 +29,7 @@ class Look:
     model was shown; ``labels`` its best classes with probabilities, best first (None where it does not
     classify); ``check`` what masking the map did to the answer (None unless asked for); ``recording``
     everything that was recorded; ``masks`` (heads, h, w) the cells that hold ``mass`` of each head's attention
-    (None for methods other than "threshold"); ``layer`` and ``head`` are those that were asked for.
+    (None for methods other than "threshold"); ``layer``, ``head`` and ``query`` are those that were asked for.
     """
 
     heat: Tensor
@@ -48,11 +48,19 @@ class Look:
     mass: int | float = MASS
     layer: int = -1
     head: str | int = "mean"
+    query: Any = None
 
     @property
     def part(self) -> str:
         """The layer and the head that were chosen, in words; "" for the last layer and the mean of its heads."""
         return part_of(self.layer, self.head)
+
+    @property
+    def asked(self) -> str:
+        """The same, and the query whose row it is, where one was chosen."""
+        place = self.query if isinstance(self.query, tuple) else (self.query,)
+        query = "" if self.query is None else f"query {','.join(map(str, place))}"
+        return ", ".join(filter(None, (self.part, query)))
 
     @property
     def sentence(self) -> str:
@@ -110,7 +118,7 @@ class Look:
             self.recording.to_html(
                 path, image=self.image, title=f"{self.title} · {self.model}", command=self.command,
                 score=self.score, answers=self.labels or (), notes=notes, pictures=drawn,
-                shown=(", ".join(filter(None, (self.method, self.part, "as in the picture"))), self.heat),
+                shown=(", ".join(filter(None, (self.method, self.asked, "as in the picture"))), self.heat),
                 chosen=(self.layer, self.head) if self.part else None,
             )  # fmt: skip
         else:
@@ -201,7 +209,7 @@ def look(
     made = Look(
         heat=heat, image=seen_image, overlay=seen_image, recording=seen, model=opened.name, method=method,
         labels=best_labels(logits, opened.names), check=seen.checked.get(0), note=opened.note, title=title,
-        command=command, score=score, masks=masks, mass=mass, layer=layer, head=head,
+        command=command, score=score, masks=masks, mass=mass, layer=layer, head=head, query=query,
     )  # fmt: skip
     return replace(made, overlay=_drawn(made))
 
@@ -234,7 +242,7 @@ def part_of(layer: int, head: str | int) -> str:
 def _drawn(made: Look) -> Image.Image:
     from sightline.lens import view
 
-    title = " · ".join(filter(None, (made.title, made.model, made.method, made.part)))
+    title = " · ".join(filter(None, (made.title, made.model, made.method, made.asked)))
     note = f"The check: {made.check.verdict}." if made.check else "sightline look --check measures its effect."
     if made.masks is None:
         return view.overlay(made.image, made.heat, title=title, caption=describe(made.heat), note=note)
@@ -360,7 +368,10 @@ def _spoken(labels: tuple[tuple[str, float], ...] | None) -> str:
 
 def _score(logits: Tensor | None, name: str, method: str) -> Tensor | None:
     if logits is None and method in GRADIENT_METHODS:
-        raise ValueError(f"method {method!r} needs class scores and {name!r} gives none; use raw or rollout")
+        raise ValueError(
+            f"method {method!r} needs class scores and {name!r} gives none; use raw or rollout, or a model "
+            "that classifies, such as --model vit"
+        )
     return logits[0].max() if logits is not None and logits.requires_grad else None
 
 

@@ -8,6 +8,13 @@ METHODS = ("auto", "raw", "rollout", *GRADIENT_METHODS, "threshold")
 MASS = 0.6  # of a head's attention, that the mask of "threshold" holds (Caron et al. 2021)
 
 
+# whose weights are asked by a verb of their own
+_VERBS = {
+    "ram": "glimpse", "show": "caption", "transformer": "translate", "seq2seq": "translate",
+    "visual7w": "ask` or `sightline point", "segmenter": "segment",
+}  # fmt: skip
+
+
 def check_choice(method: str, mass: int | float) -> None:
     """Raises ValueError for a method that there is not, and a mass that is no share."""
     if method not in METHODS:
@@ -25,10 +32,13 @@ def no_plain_model(name: str, card: dict[str, Any], transformer: bool) -> str:
 
     if "mean" in card and (card.get("classes") or transformer):
         return ""
-    looks = "'dino' or 'vit'" if "dino" in bundled_names() else "'vit'"
+    system = str(card.get("system"))
+    verb = next((verb for known, verb in _VERBS.items() if system.startswith(known)), "")
+    own = f"it is asked by `sightline {verb}`" if verb else "other systems read photographs through it"
+    looks = "such as 'dino' or 'vit'" if "dino" in bundled_names() else "such as 'vit'"
     return (
-        f"model {name!r} ({card.get('system')}) is no plain image model; it has a verb of its own (see `sightline tour "
-        f"--help` and `sightline --help`); look takes {looks}, classify 'vit', both a folder, weights or a hub id"
+        f"model {name!r} ({system}) is no plain image model; {own}; look takes bundled names {looks}, classify 'vit', "
+        "both a folder, weights or a hub id"
     )
 
 

@@ -66,16 +66,16 @@ def open_vision_model(spec: Any = None, prepare: Prepare | None = None) -> Visio
         return _from_module(spec, prepare)
     if spec is not None and not isinstance(spec, str | Path):
         raise ModelError(f"model: a bundled name, folder, hub id or nn.Module was expected, got {type(spec).__name__}")
-    from sightline.checkpoints import bundled_names
+    from sightline.checkpoints.bundled import bundled_names, names_bundled
 
     name = str(spec or "vit")
     path = Path(name).expanduser()
-    if path.is_dir():
+    if names_bundled(name):
+        found = _from_bundled(name)
+    elif path.is_dir():
         found = _from_folder(path, name)
     elif path.is_file():
         found = _from_checkpoint(name)
-    elif name in bundled_names():
-        found = _from_bundled(name)
     elif name.count("/") == 1 and not name.startswith((".", "/", "~")):
         found = _from_hub(name)
     else:
@@ -186,16 +186,23 @@ def _from_bundled(name: str) -> VisionModel:
 
 def _from_checkpoint(name: str) -> VisionModel:
     from sightline.checkpoints import load_checkpoint
+    from sightline.checkpoints.bundled import card_in
     from sightline.checkpoints.convert import Untold
 
-    card = Path(name) / "card.json"
     try:
-        model = load_checkpoint(name)
+        card, model = card_in(Path(name)), load_checkpoint(name)
     except Untold as error:  # its advice is for load_checkpoint's callers, who can give more keywords
         raise ModelError(f"model {name!r}: {error.reason}") from error
     except (OSError, ValueError) as error:
         raise ModelError(f"model {name!r}: {_first_line(error)}") from error
-    return _from_card(name, model, json.loads(card.read_text("utf-8")) if card.is_file() else {})
+    told = no_plain_model(name, card, isinstance(model, VisionTransformer)) if "system" in card else ""
+    given = inspect.signature(model.forward).parameters.values()
+    needed = [one.name for one in given if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD]
+    if not told and len(needed) > 1:
+        told = f"model {name!r}: a {type(model).__name__} takes {', '.join(needed)}, not a picture alone"
+    if told:
+        raise ModelError(told)
+    return _from_card(name, model, card)
 
 
 def _from_folder(path: Path, name: str) -> VisionModel:
