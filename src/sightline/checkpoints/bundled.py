@@ -9,7 +9,7 @@ if TYPE_CHECKING:  # names and cards are read without torch, so that a wrong nam
     from torch import nn
 
 
-_WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin", ".pt", ".pth", ".npz")
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".npz")  # of files of weights
 
 
 def _home() -> Path:
@@ -34,8 +34,7 @@ def bundled_folder(name: str) -> Path:
 
 def names_bundled(name: str) -> bool:
     """Whether a name stands for weights of the package: a folder of that name here comes first where it holds some."""
-    folder = weights_in(Path(name))
-    return name in bundled_names() and not any(any(folder.glob(f"*{kind}")) for kind in _WEIGHTS)
+    return name in bundled_names() and not any(file.suffix in SUFFIXES for file in weights_in(Path(name)).glob("*"))
 
 
 def card_in(folder: Path) -> dict[str, Any]:

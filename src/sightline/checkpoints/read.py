@@ -19,10 +19,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from sightline.checkpoints.bundled import SUFFIXES
 from sightline.checkpoints.pickled_modules import tensors_in
 from sightline.checkpoints.variant import read_variant
 
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".npz")
 IN_FOLDERS = (
     "model.safetensors",
     "model.safetensors.index.json",
